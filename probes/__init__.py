@@ -1,0 +1,1 @@
+"""Probes: one pure measurement per file, (checkpoint, settings) -> Arrow tables."""

@@ -1,0 +1,185 @@
+"""The contract of a probe: what it declares, what it is given, what it returns.
+
+A probe is a pure measurement. It is handed a checkpoint and its settings and returns Arrow tables;
+it opens no file of its own, draws nothing and knows no SQL. Third parties register a probe class
+under the entry-point group ``workbench.probes``; ours are registered in the same way.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from typing import Any, ClassVar, Literal, Protocol
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+
+Need = Literal["tensors", "model", "optimizer"]
+
+MEASUREMENTS = pa.schema(
+    [
+        ("metric", pa.string()),
+        ("view", pa.string()),
+        ("layer", pa.int16()),
+        ("module", pa.string()),
+        ("head", pa.int16()),
+        ("domain", pa.string()),
+        ("value", pa.float64()),
+        ("reason", pa.string()),
+    ]
+)
+HISTOGRAMS = pa.schema(
+    [
+        ("metric", pa.string()),
+        ("view", pa.string()),
+        ("layer", pa.int16()),
+        ("module", pa.string()),
+        ("edges", pa.list_(pa.float64())),
+        ("counts", pa.list_(pa.int64())),
+    ]
+)
+BENCHMARKS = pa.schema(
+    [
+        ("task", pa.string()),
+        ("metric", pa.string()),
+        ("value", pa.float64()),
+        ("stderr", pa.float64()),
+        ("n", pa.int64()),
+        ("shots", pa.int32()),
+        ("higher_is_better", pa.bool_()),
+        ("task_version", pa.string()),
+        ("task_hash", pa.string()),
+        ("harness_version", pa.string()),
+    ]
+)
+
+
+class Metric(BaseModel):
+    """One metric that a probe yields; ``docs/metrics.md`` and the store are filled from these."""
+
+    model_config = ConfigDict(frozen=True)
+
+    id: str
+    formula: str
+    """The formula as one line of text; the name must match it."""
+    unit: str = ""
+    source: str = ""
+    """Paper, report section or code that defines the metric."""
+    version: int = 1
+
+
+class ProbeSettings(BaseModel):
+    """Base of every probe's settings: unknown fields are refused, values are frozen."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """What the engine tells a probe beside its settings."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    """The dtype the model computes in; statistics always accumulate in float64."""
+    progress: Callable[[float], None] = lambda fraction: None
+    """Called now and then with the fraction done, 0 to 1."""
+
+
+@dataclass
+class Measurements:
+    """Collects the rows of one run and hands them over as Arrow tables."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    histograms: list[dict[str, Any]] = field(default_factory=list)
+    benchmarks: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(
+        self,
+        metric: str,
+        value: float | None,
+        *,
+        view: str | None = None,
+        layer: int | None = None,
+        module: str | None = None,
+        head: int | None = None,
+        domain: str | None = None,
+        reason: str | None = None,
+    ) -> None:
+        """One value. A value that does not exist is None with a reason, never NaN and never 0."""
+        if value is not None and not math.isfinite(value):
+            value, reason = None, reason or f"the result is {value}"
+        assert value is not None or reason, f"{metric}: a missing value needs a reason"
+        self.rows.append(
+            {
+                "metric": metric,
+                "view": view,
+                "layer": layer,
+                "module": module,
+                "head": head,
+                "domain": domain,
+                "value": value,
+                "reason": reason,
+            }
+        )
+
+    def tables(self) -> dict[str, pa.Table]:
+        """The filled tables by name: measurements, histograms, benchmarks."""
+        filled = {
+            "measurements": (self.rows, MEASUREMENTS),
+            "histograms": (self.histograms, HISTOGRAMS),
+            "benchmarks": (self.benchmarks, BENCHMARKS),
+        }
+        return {
+            name: pa.Table.from_pylist(rows, schema=schema)
+            for name, (rows, schema) in filled.items()
+            if rows
+        }
+
+
+class ProbedCheckpoint(Protocol):
+    """What a probe may ask of a checkpoint (``workbench.checkpoints.Checkpoint`` serves it)."""
+
+    def weights(self, view: Literal["stored", "effective"]) -> Iterable[Any]: ...
+
+    def load_model(self, *, device: str, dtype: str) -> Any: ...
+
+    def load_tokenizer(self) -> Any: ...
+
+
+class Probe(ABC):
+    """Base of all probes; the class docstring of a probe lists the metric ids it yields."""
+
+    id: ClassVar[str]
+    version: ClassVar[int]
+    """Raised whenever a value that the probe stores may change."""
+    title: ClassVar[str]
+    """One line for ``workbench probe --help`` and the docs."""
+    needs: ClassVar[Need]
+    Settings: ClassVar[type[ProbeSettings]] = ProbeSettings
+    metrics: ClassVar[tuple[Metric, ...]]
+
+    @abstractmethod
+    def measure(
+        self, checkpoint: ProbedCheckpoint, settings: Any, measuring: Measuring
+    ) -> Measurements:
+        """Measure one checkpoint. ``settings`` is an instance of the class's ``Settings``."""
+
+
+def installed_probes() -> dict[str, type[Probe]]:
+    """Every registered probe class by id, sorted. Loads the probes' modules (and torch)."""
+    found: dict[str, type[Probe]] = {}
+    for entry in entry_points(group="workbench.probes"):
+        probe = entry.load()
+        if probe.id in found and found[probe.id] is not probe:
+            raise ValueError(
+                f"Two probes are registered as {probe.id!r}: {found[probe.id]} and {probe}; "
+                "uninstall one of the packages."
+            )
+        found[probe.id] = probe
+    return dict(sorted(found.items()))
+
+
+def installed_probe_ids() -> list[str]:
+    """The ids alone, from the entry points' names, without importing any probe."""
+    return sorted({entry.name for entry in entry_points(group="workbench.probes")})

