@@ -93,6 +93,8 @@ class Measurements:
     rows: list[dict[str, Any]] = field(default_factory=list)
     histograms: list[dict[str, Any]] = field(default_factory=list)
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
+    notes: dict[str, str] = field(default_factory=dict)
+    """Facts about the run that are no numbers, such as the hash of the token set."""
 
     def add(
         self,
@@ -123,6 +125,21 @@ class Measurements:
             }
         )
 
+    def add_histogram(
+        self,
+        metric: str,
+        edges: Iterable[float],
+        counts: Iterable[int],
+        *,
+        view: str | None = None,
+        layer: int | None = None,
+        module: str | None = None,
+    ) -> None:
+        """One histogram: an edge more than counts, edges ascending."""
+        row = {"metric": metric, "view": view, "layer": layer, "module": module}
+        edges, counts = [float(e) for e in edges], [int(c) for c in counts]
+        self.histograms.append({**row, "edges": edges, "counts": counts})
+
     def tables(self) -> dict[str, pa.Table]:
         """The filled tables by name: measurements, histograms, benchmarks."""
         filled = {
@@ -139,6 +156,12 @@ class Measurements:
 
 class ProbedCheckpoint(Protocol):
     """What a probe may ask of a checkpoint (``workbench.checkpoints.Checkpoint`` serves it)."""
+
+    config: dict[str, Any]
+
+    def tensor_names(self) -> list[str]: ...
+
+    def alphas(self) -> dict[str, float]: ...
 
     def weights(self, view: Literal["stored", "effective"]) -> Iterable[Any]: ...
 

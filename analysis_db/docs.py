@@ -1,0 +1,45 @@
+"""docs/schema.md, written from the schema itself."""
+
+import tempfile
+from pathlib import Path
+
+from analysis_db.store import Store
+
+
+def public_views(store: Store) -> list[tuple[str, str, list[tuple[str, str]]]]:
+    """(view, comment, [(column, type)]) of every public view, by name."""
+    with store.read() as connection:
+        views = connection.execute(
+            "SELECT view_name, comment FROM duckdb_views() "
+            "WHERE schema_name = 'main' AND NOT internal ORDER BY view_name"
+        ).fetchall()
+        columns = connection.execute(
+            "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+            "WHERE schema_name = 'main' AND NOT internal ORDER BY table_name, column_index"
+        ).fetchall()
+    return [
+        (view, comment, [(name, kind) for table, name, kind in columns if table == view])
+        for view, comment in views
+    ]
+
+
+def schema_markdown() -> str:
+    """The public views as Markdown, from a store made for the purpose."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder) / "metrics.duckdb")
+        with store.write():
+            pass
+        views = public_views(store)
+        version = store.schema_version()
+    lines = [
+        "# Schema of the metrics store",
+        "",
+        f"Schema {version}. These views are a contract: renaming one, or a column of one, is a "
+        "breaking change.",
+        "The tables behind them, in the schema `data`, may change at any time.",
+        "Ask with `workbench sql`, on the SQL page, or with DuckDB itself.",
+    ]
+    for view, comment, columns in views:
+        lines += ["", f"## {view}", "", comment, "", "| column | type |", "|---|---|"]
+        lines += [f"| `{name}` | {kind} |" for name, kind in columns]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,19 @@
+"""Errors of the metrics store: one sentence that says what happened and what to do."""
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked; the command line prints the message and exits with 1."""
+
+    exit_code = 1
+
+
+class StoreTooNew(StoreError):
+    """The file was made by a newer version than this one; nothing was touched."""
+
+
+class StoreBusy(StoreError):
+    """Another process held the file for longer than we are willing to wait."""
+
+
+class QueryError(StoreError):
+    """A query of the user's is wrong, not allowed, or took too long."""

@@ -1,0 +1,1 @@
+"""The dashboard: reads the metrics store, shows it, changes nothing."""

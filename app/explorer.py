@@ -1,0 +1,195 @@
+"""Pickers, heat map and lines for the metrics of one probe: Weights and Activations share it."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+import streamlit as st
+
+from app.components import (
+    chart,
+    definition,
+    explain_gaps,
+    nothing,
+    phases,
+    pick,
+    pick_axis,
+    probe_axis,
+)
+from app.data import load
+from app.figures.axis import AxisKind
+from app.figures.heatmap import layer_heatmap
+from app.figures.lines import phase_lines
+from app.figures.theme import with_unit
+
+MODULES = (
+    "total", "embed", "input_norm", "q_proj", "k_proj", "v_proj", "o_proj", "q_bias", "k_bias",
+    "v_bias", "attention", "residual_mid", "post_attention_norm", "gate_proj", "up_proj",
+    "down_proj", "mlp", "residual", "final_norm", "lm_head",
+)  # fmt: skip
+"""The order in which a token meets the modules; others come after, by name."""
+FEW_LAYERS = 8
+_COORDINATES = ("phase", "label", "step", "tokens_b", "layer")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the pickers of a page say."""
+
+    probe: str
+    metric: str
+    view: str | None
+    module: str | None
+    row: pd.Series
+    """The metric's definition: metric, formula, unit, source, by_layer, by_head, by_domain."""
+    kind: AxisKind
+    log: bool
+
+
+def choose(suite: str, probe: str, key: str, *, metric: str, module: str) -> Choice | None:
+    """Show the pickers for a probe; None if it has measured nothing of the suite.
+
+    ``metric`` and ``module`` are the first choices where they exist; ``key`` starts the names in
+    the page's address.
+    """
+    menu = load("metric_menu", suite, probe)
+    if menu.empty:
+        nothing(f"Nothing of the probe {probe!r} is in the store for the suite {suite!r} yet.",
+                f"workbench probe {suite} --probes {probe}")  # fmt: skip
+        return None
+    viewed = bool(menu["view"].notna().any())
+    columns = iter(
+        st.columns(
+            [3, 2, 2.4, 2.8, 1.2] if viewed else [3, 2.4, 2.8, 1.2, 2], vertical_alignment="bottom"
+        )
+    )
+    with next(columns):
+        metrics = sorted(menu["metric"].unique())
+        chosen = pick("Metric", metrics, f"{key}_metric", default=metric)
+    menu = menu[menu["metric"] == chosen]
+    view = None
+    if viewed:
+        with next(columns):
+            view = _pick_view(menu, key)
+    menu = menu[menu["view"].isna() if view is None else menu["view"] == view]
+    with next(columns):
+        modules = sorted(menu["module"].dropna().unique(), key=_order)
+        picked = pick("Module", modules, f"{key}_module", default=module) if modules else None
+    row = menu[menu["module"].isna() if picked is None else menu["module"] == picked].iloc[0]
+    with next(columns):
+        kind = pick_axis(load("phases", suite), f"{key}_x")
+    with next(columns):
+        log = st.toggle("log", key=f"{key}_log", bind="query-params")
+    return Choice(probe, chosen, view, picked, row, kind, log)
+
+
+def _order(module: str) -> tuple[int, str]:
+    return (MODULES.index(module) if module in MODULES else len(MODULES), module)
+
+
+def _pick_view(menu: pd.DataFrame, key: str) -> str | None:
+    views = sorted(menu["view"].dropna().unique())
+    if not views:
+        return None
+    return pick(
+        "View",
+        views,
+        f"{key}_view",
+        default="effective",
+        help="effective: what the network computes with, all scales folded in. "
+        "stored: as in the file.",
+    )
+
+
+def explore(suite: str, choice: Choice, key: str) -> None:
+    """The definition, the heat map (if the metric has layers) and the lines of a choice."""
+    st.markdown(definition(choice.row))
+    values = load("metric_values", suite, choice.probe, choice.metric, choice.view, choice.module)
+    values, part = _reduce(values, choice, key)
+    where = " · ".join(filter(None, [choice.module, choice.view and f"{choice.view} view", part]))
+    name = f"{suite}-{choice.probe}-{choice.metric}-{where}"
+    unit = choice.row["unit"] if not pd.isna(choice.row["unit"]) else None
+    title = f"{choice.metric} of {where}" if where else choice.metric
+    log = choice.log and bool((values["value"] > 0).any())
+    if choice.log and not log:
+        st.caption("No value is positive: the scale stays linear.")
+    layered = bool(choice.row["by_layer"]) and bool(values["layer"].notna().any())
+    if layered:
+        fig = layer_heatmap(
+            values.dropna(subset=["layer"]),
+            probe_axis(suite, choice.probe, "phase"),
+            name=choice.metric,
+            unit=unit,
+            title=f"{title}: layers × phases",
+            subtitle="one cell per layer and checkpoint",
+            log=log,
+        )
+        chart(fig, values, f"{name}-layers", f"Heat map of {title} over layers and phases.")
+    axis = probe_axis(suite, choice.probe, choice.kind)
+    if layered:
+        layers = sorted(int(layer) for layer in values["layer"].dropna().unique())
+        chosen = st.multiselect(
+            "Layers in the lines",
+            layers,
+            default=_spread(layers),
+            key=f"{key}_layers",
+            format_func=str,
+        )
+        shown = values[values["layer"].isin(chosen)]
+        series, prefix, names = "layer", "layer ", sorted(chosen)
+    else:
+        shown = values.assign(series=choice.module or choice.metric)
+        series, prefix, names = "series", "", None
+    fig = phase_lines(
+        shown,
+        axis,
+        series=series,
+        names=names,
+        prefix=prefix,
+        ordered=layered,
+        y_title=with_unit(choice.metric, unit),
+        title=f"{title} over the training",
+        subtitle="lines break where a phase has no value",
+        log=log,
+    )
+    chart(fig, shown, f"{name}-lines", f"Lines of {title} over phases.")
+    explain_gaps(axis)
+    _explain_missing(suite, choice)
+
+
+def _spread(layers: list[int]) -> list[int]:
+    """All layers if they are few, else some from first to last at even distances."""
+    if len(layers) <= FEW_LAYERS:
+        return layers
+    return [layers[round(i * (len(layers) - 1) / (FEW_LAYERS - 1))] for i in range(FEW_LAYERS)]
+
+
+def _reduce(values: pd.DataFrame, choice: Choice, key: str) -> tuple[pd.DataFrame, str]:
+    """Bring values per head or domain to one per phase and layer, as the reader chooses."""
+    notes: list[str] = []
+    for column, has in (("domain", choice.row["by_domain"]), ("head", choice.row["by_head"])):
+        if not has:
+            continue
+        found = sorted(values[column].dropna().unique())
+        options = [f"mean over {column}s", f"max over {column}s", f"min over {column}s"]
+        options += [f"{column} {_plain(item)}" for item in found]
+        usual = options[1] if choice.metric.startswith("max") else options[0]
+        how = pick(f"{column.capitalize()}s", options, f"{key}_{column}", default=usual)
+        notes.append(how)
+        if how in options[:3]:
+            kept = [c for c in (*_COORDINATES, "head", "domain") if c in values and c != column]
+            groups = values.groupby(kept, dropna=False)["value"]
+            values = groups.agg(how.split()[0]).reset_index()
+        else:
+            values = values[values[column] == found[options.index(how) - 3]]
+    return values, ", ".join(notes)
+
+
+def _plain(item: object) -> str:
+    return str(int(item)) if isinstance(item, float) else str(item)
+
+
+def _explain_missing(suite: str, choice: Choice) -> None:
+    missing = load("missing_values", suite, choice.probe, choice.metric, choice.view, choice.module)
+    for reason, rows in missing.groupby("reason"):
+        which = phases([int(p) for p in rows["phase"].unique()])
+        st.caption(f"No value in {len(rows)} places (phase {which}): {reason}.")

@@ -1,0 +1,126 @@
+"""Benchmark scores over phases: measured with the task's sampling error, published on their own."""
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.figures.axis import PhaseAxis, draw_axis
+from app.figures.lines import style
+from app.figures.theme import figure, number
+from app.frames import rows_of
+
+SAMPLING = 1.96
+"""Half the width of the band in standard errors: about 95 % under a normal approximation."""
+
+
+def measured_scores(
+    frame: pd.DataFrame, axis: PhaseAxis, *, metric: str, title: str, subtitle: str = ""
+) -> go.Figure:
+    """One line per task with a band of 1.96 stderr, broken where a phase has no value.
+
+    ``frame`` has the columns phase, task, value, stderr, n. The band is the task's sampling error
+    (another draw of documents), not the error over training seeds.
+    """
+    fig = figure(title, subtitle, height=440)
+    for i, task in enumerate(sorted(frame["task"].unique())):
+        rows = frame[frame["task"] == task]
+        y, stderr = axis.spread(rows), axis.spread(rows, "stderr")
+        count = axis.spread(rows, "n")
+        colour, marker, dash = style(i)
+        for band in _bands(axis.x, y, stderr):
+            fig.add_trace(
+                go.Scatter(
+                    x=band[0],
+                    y=band[1],
+                    mode="lines",
+                    fill="toself",
+                    fillcolor=colour,
+                    opacity=0.18,
+                    line={"width": 0},
+                    name=f"{task}: task sampling error",
+                    legendgroup=task,
+                    showlegend=False,
+                    hoverinfo="skip",
+                )
+            )
+        fig.add_trace(
+            go.Scatter(
+                x=axis.x,
+                y=y,
+                name=task,
+                legendgroup=task,
+                mode="lines+markers",
+                connectgaps=False,
+                line={"color": colour, "dash": dash, "width": 2},
+                marker={"symbol": marker, "size": 7, "color": colour},
+                text=[
+                    f"{h}<br>{task} {metric}: <b>{number(v)}</b> ± {number(s and SAMPLING * s)}"
+                    f"<br>n = {number(c)}"
+                    for h, v, s, c in zip(axis.hover(), y, stderr, count, strict=True)
+                ],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    fig.update_layout(showlegend=True)
+    fig.update_yaxes(title={"text": f"{metric} (band: task sampling error, 1.96 stderr)"})
+    draw_axis(fig, axis)
+    return fig
+
+
+def _bands(
+    x: list[float | None], y: list[float | None], stderr: list[float | None]
+) -> list[tuple[list[float], list[float]]]:
+    """Closed outlines (x, y) of y ± 1.96 stderr, one per stretch without a gap."""
+    stretches: list[list[tuple[float, float, float]]] = [[]]
+    for at, value, error in zip(x, y, stderr, strict=True):
+        if at is None or value is None or error is None:
+            stretches.append([])
+        else:
+            stretches[-1].append((at, value - SAMPLING * error, value + SAMPLING * error))
+    return [
+        (
+            [at for at, _, _ in points] + [at for at, _, _ in reversed(points)],
+            [high for _, _, high in points] + [low for _, low, _ in reversed(points)],
+        )
+        for points in stretches
+        if points
+    ]
+
+
+def published_scores(
+    frame: pd.DataFrame, axis: PhaseAxis, *, title: str, subtitle: str = ""
+) -> go.Figure:
+    """Published scores per phase, drawn as hollow markers with thin lines between neighbours only.
+
+    ``frame`` has the columns phase, model, task, value. Two values of one phase and task are two
+    markers; a line joins phases that follow each other in the table of the authors.
+    """
+    fig = figure(title, subtitle, height=400)
+    label = dict(zip(axis.phases, axis.hover(), strict=True))
+    place = dict(zip(axis.phases, axis.x, strict=True))
+    for i, task in enumerate(sorted(frame["task"].unique())):
+        rows = frame[frame["task"] == task].sort_values("phase")
+        colour, marker, _ = style(i)
+        fig.add_trace(
+            go.Scatter(
+                x=[place[int(phase)] for phase in rows["phase"]],
+                y=rows["value"].tolist(),
+                name=task,
+                mode="markers",
+                marker={
+                    "symbol": f"{marker}-open",
+                    "size": 10,
+                    "color": colour,
+                    "line": {"width": 2, "color": colour},
+                },
+                text=[
+                    f"{label[int(r.phase)]}<br>{r.model}, {task}: <b>{number(r.value)}</b>"
+                    "<br>published, not measured here"
+                    for r in rows_of(rows)
+                ],
+                hovertemplate="%{text}<extra></extra>",
+            )
+        )
+    fig.update_layout(showlegend=True)
+    fig.update_yaxes(title={"text": "published score [%]"})
+    draw_axis(fig, axis, gaps=False)
+    return fig

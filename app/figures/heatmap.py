@@ -1,0 +1,159 @@
+"""Layers x phases as a heat map; a phase without values is an empty hatched column."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.figures.axis import GAP_TEXT, PhaseAxis, draw_axis
+from app.figures.theme import GAP, INK, MAGNITUDE, SIGNED, figure, number, with_unit
+from app.frames import rows_of
+
+
+def layer_heatmap(
+    frame: pd.DataFrame,
+    axis: PhaseAxis,
+    *,
+    name: str,
+    unit: str | None = None,
+    title: str,
+    subtitle: str = "",
+    log: bool = False,
+) -> go.Figure:
+    """Colour of ``value`` for each layer (rows) and phase (columns).
+
+    ``frame`` has the columns phase, layer, value; ``axis`` must be of the kind ``phase``. With
+    ``log`` the colours follow log10 of the values, and what is not positive stays blank.
+    """
+    layers = sorted(int(layer) for layer in frame["layer"].unique())
+    rows = [axis.spread(frame[frame["layer"] == layer]) for layer in layers]
+    values = np.array([[math.nan if v is None else v for v in row] for row in rows])
+    shown = np.where(values > 0, np.log10(np.where(values > 0, values, 1.0)), math.nan)
+    z = shown if log else values
+    fig = figure(title, subtitle, height=max(280, min(560, 170 + 22 * len(layers))))
+    hover = [
+        [f"{text}<br>layer {layer}: <b>{number(value)}</b>" for text, value in line]
+        for layer, line in (
+            (la, zip(axis.hover(), row, strict=True)) for la, row in zip(layers, rows, strict=True)
+        )
+    ]
+    fig.add_trace(
+        go.Heatmap(
+            x=axis.phases,
+            y=layers,
+            z=[[None if math.isnan(v) else float(v) for v in row] for row in z],
+            text=hover,
+            hovertemplate="%{text}<extra></extra>",
+            hoverongaps=False,
+            xgap=1,
+            ygap=1,
+            colorbar=_colorbar(z, with_unit(name, unit), log),
+            **_scale(z, log),
+        )
+    )
+    _hatch_gaps(fig, axis, layers[0] - 0.5, layers[-1] + 0.5)
+    fig.update_yaxes(
+        title={"text": "layer"},
+        range=[layers[0] - 0.5, layers[-1] + 0.5],
+        tickmode="auto" if len(layers) > 14 else "array",
+        tickvals=layers,
+        showgrid=False,
+    )
+    draw_axis(fig, axis, tint=False, gaps=False)
+    return fig
+
+
+def _scale(z: np.ndarray, log: bool) -> dict[str, object]:
+    """A sequential scale; a diverging one around zero where the values have both signs."""
+    finite = z[np.isfinite(z)]
+    if log or not finite.size or finite.min() >= 0 or finite.max() <= 0:
+        return {"colorscale": MAGNITUDE}
+    limit = float(np.abs(finite).max())
+    return {"colorscale": SIGNED, "zmin": -limit, "zmax": limit, "zmid": 0}
+
+
+def _colorbar(z: np.ndarray, title: str, log: bool) -> dict[str, object]:
+    bar: dict[str, object] = {
+        "title": {"text": title, "side": "right", "font": {"size": 13}},
+        "thickness": 14,
+        "outlinewidth": 0,
+        "len": 1.0,
+        "ypad": 0,
+    }
+    finite = z[np.isfinite(z)]
+    if log and finite.size:
+        ticks = np.linspace(finite.min(), finite.max(), 5)
+        bar |= {"tickvals": ticks.tolist(), "ticktext": [f"{10**t:.3g}" for t in ticks]}
+    return bar
+
+
+def distribution_heatmap(
+    frame: pd.DataFrame, axis: PhaseAxis, *, title: str, subtitle: str = ""
+) -> go.Figure:
+    """The histogram of log10|w| of one tensor as a column per phase; colour: share of elements.
+
+    ``frame`` has the columns phase, low, high, share (a row per bin, the same bins in every
+    phase); bins that are empty in every phase at either end are cut off.
+    """
+    filled = frame[frame["share"] > 0]
+    frame = frame[(frame["low"] >= filled["low"].min()) & (frame["high"] <= filled["high"].max())]
+    bins = frame[["low", "high"]].drop_duplicates().sort_values("low")
+    rows = [axis.spread(frame[frame["low"] == low], "share") for low in bins["low"]]
+    hover = [
+        [f"{text}<br>log10|w| {low:.1f} to {high:.1f}: <b>{100 * (v or 0):.3g} %</b>"
+         for text, v in zip(axis.hover(), row, strict=True)]
+        for low, high, row in zip(bins["low"], bins["high"], rows, strict=True)
+    ]  # fmt: skip
+    fig = figure(title, subtitle, height=380)
+    fig.add_trace(
+        go.Heatmap(
+            x=axis.phases,
+            y=((bins["low"] + bins["high"]) / 2).tolist(),
+            z=[[None if v is None else 100 * v for v in row] for row in rows],
+            text=hover,
+            hovertemplate="%{text}<extra></extra>",
+            hoverongaps=False,
+            xgap=1,
+            colorscale=MAGNITUDE,
+            colorbar=_colorbar(np.array([]), "share [%]", False),
+        )
+    )
+    bottom, top = float(bins["low"].min()), float(bins["high"].max())
+    _hatch_gaps(fig, axis, bottom, top)
+    fig.update_yaxes(title={"text": "log10 |w|"}, range=[bottom, top], showgrid=False)
+    draw_axis(fig, axis, tint=False, gaps=False)
+    return fig
+
+
+def _hatch_gaps(fig: go.Figure, axis: PhaseAxis, bottom: float, top: float) -> None:
+    """An empty hatched column with its reason for every gap of the axis."""
+    for row in rows_of(axis.table):
+        if not pd.isna(row.gap):
+            _hatch(fig, row.left, row.right, bottom, top, f"{row.phase}: {GAP_TEXT[row.gap]}")
+
+
+def _hatch(fig: go.Figure, left: float, right: float, bottom: float, top: float, text: str) -> None:
+    fig.add_trace(
+        go.Scatter(
+            x=[left, right, right, left, left],
+            y=[bottom, bottom, top, top, bottom],
+            mode="lines",
+            line={"width": 0},
+            fill="toself",
+            fillpattern={"shape": "/", "fgcolor": GAP, "bgcolor": "#F4F6F8", "size": 7},
+            name=text,
+            hoveron="fills",
+            hoverinfo="name",
+            showlegend=False,
+        )
+    )
+    fig.add_annotation(
+        x=(left + right) / 2,
+        y=(bottom + top) / 2,
+        text=text,
+        textangle=-90,
+        showarrow=False,
+        font={"size": 11, "color": INK},
+        bgcolor="#F4F6F8",
+    )

@@ -1,0 +1,162 @@
+"""The phases of a suite on a time line, and what is measured of them."""
+
+from typing import Any
+
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.figures.axis import AxisKind, PhaseAxis, draw_axis, draw_stages, phase_axis
+from app.figures.theme import GAP, INK, MUTED, figure, stage_ink, stage_name, stage_tint
+from app.frames import rows_of
+
+STATUSES = {
+    "measured": ("✓", "#0072B2", "white", "measured: every value is in the store"),
+    "failed": ("✗", "#D55E00", "white", "failed: the last run broke off"),
+    "missing": ("○", "#FFFFFF", INK, "missing: not measured yet"),
+    "absent": ("–", "#DDE2E8", MUTED, "absent: the checkpoint is not published"),
+}
+"""Status -> (sign, fill, ink, meaning): told apart by sign and words, not by colour alone."""
+
+
+def time_line(phases: pd.DataFrame, kind: AxisKind, *, title: str, subtitle: str) -> go.Figure:
+    """Each phase as a bar from the end of the one before to its own end, in the stage's colour.
+
+    ``phases`` has the columns phase, label, stage, repo_id, step, tokens_b, context_length, form.
+    Phases without a repository are hatched. Phases whose end is unknown have no bar.
+    """
+    axis = phase_axis(phases, kind)
+    spans = _spans(axis)
+    fig = figure(title, subtitle, height=210)
+    about = list(rows_of(phases.sort_values("phase")))
+    kinds = [(row.stage, pd.isna(row.repo_id)) for row in about]
+    for stage, absent in dict.fromkeys(kinds):
+        chosen = [i for i, span in enumerate(spans) if kinds[i] == (stage, absent) and span]
+        ends = [spans[i] or (0.0, 0.0) for i in chosen]
+        fig.add_trace(
+            go.Bar(
+                base=[left for left, _ in ends],
+                x=[right - left for left, right in ends],
+                y=["phases"] * len(chosen),
+                orientation="h",
+                name=stage_name(stage),
+                showlegend=False,
+                marker={
+                    "color": stage_tint(stage),
+                    "line": {"color": stage_ink(stage), "width": 1},
+                    "pattern": {
+                        "shape": "/" if absent else "",
+                        "fgcolor": GAP,
+                        "bgcolor": "white" if absent else stage_tint(stage),
+                        "size": 6,
+                        "solidity": 0.3,
+                    },
+                },
+                text=[str(axis.phases[i]) for i in chosen],
+                textposition="inside",
+                insidetextanchor="middle",
+                textangle=0,
+                textfont={"color": stage_ink(stage), "size": 13},
+                constraintext="none",
+                hovertext=[_describe(axis.hover()[i], about[i]) for i in chosen],
+                hovertemplate="%{hovertext}<extra></extra>",
+            )
+        )
+    known = [span for span in spans if span is not None]
+    fig.update_layout(bargap=0.1, barmode="overlay")
+    fig.update_yaxes(showticklabels=False, showgrid=False, ticks="")
+    fig.update_xaxes(
+        title={"text": "phase" if kind == "phase" else axis.title, "standoff": 8},
+        range=[min(left for left, _ in known), max(right for _, right in known)],
+        showgrid=False,
+    )
+    if kind == "phase":
+        fig.update_xaxes(showticklabels=False, ticks="")
+    draw_stages(fig, _stage_spans(axis, spans), tint=False)
+    return fig
+
+
+def _spans(axis: PhaseAxis) -> list[tuple[float, float] | None]:
+    """(start, end) of each phase: from the end of the phase before; None where one is unknown."""
+    if axis.kind == "phase":
+        return [(phase - 0.5, phase + 0.5) for phase in axis.phases]
+    spans: list[tuple[float, float] | None] = []
+    before: float | None = 0.0
+    for end in axis.x:
+        spans.append(None if before is None or end is None else (before, end))
+        before = end
+    return spans
+
+
+def _stage_spans(
+    axis: PhaseAxis, spans: list[tuple[float, float] | None]
+) -> list[tuple[str, float, float]]:
+    found: list[tuple[str, float, float]] = []
+    for stage, span in zip(axis.table["stage"], spans, strict=True):
+        if span is None:
+            continue
+        if found and found[-1][0] == stage:
+            found[-1] = (stage, found[-1][1], span[1])
+        else:
+            found.append((stage, *span))
+    return found
+
+
+def _describe(hover: str, phase: Any) -> str:
+    parts = [hover]
+    if not pd.isna(phase.context_length):
+        parts.append(f"context {int(phase.context_length):,} tokens")
+    if pd.isna(phase.repo_id):
+        parts.append("<b>no published checkpoint</b>")
+    else:
+        parts.append(f"{phase.repo_id} ({phase.form})")
+    return "<br>".join(parts)
+
+
+def coverage_matrix(
+    coverage: pd.DataFrame, axis: PhaseAxis, *, title: str, subtitle: str
+) -> go.Figure:
+    """Probes x phases, each cell with the sign of its status.
+
+    ``coverage`` has the columns phase, probe, status; ``axis`` must be of the kind ``phase``.
+    """
+    probes = sorted(coverage["probe"].unique(), reverse=True)
+    fig = figure(title, subtitle, height=150 + 40 * len(probes))
+    hover = dict(zip(axis.phases, axis.hover(), strict=True))
+    for status, (sign, fill, ink, meaning) in STATUSES.items():
+        cells = coverage[coverage["status"] == status]
+        fig.add_trace(
+            go.Scatter(
+                x=cells["phase"].tolist(),
+                y=cells["probe"].tolist(),
+                mode="markers+text",
+                name=f"{sign}  {status}",
+                marker={
+                    "symbol": "square",
+                    "size": 24,
+                    "color": fill,
+                    "line": {"color": GAP if ink != "white" else fill, "width": 1},
+                },
+                text=[sign] * len(cells),
+                textfont={"color": ink, "size": 14},
+                hovertext=[
+                    f"{hover[phase]}<br>{probe}: <b>{meaning}</b>"
+                    for phase, probe in zip(cells["phase"], cells["probe"], strict=True)
+                ],
+                hovertemplate="%{hovertext}<extra></extra>",
+                showlegend=bool(len(cells)),
+            )
+        )
+    fig.update_yaxes(categoryorder="array", categoryarray=probes, showgrid=False, ticks="")
+    fig.update_yaxes(range=[-0.6, len(probes) - 0.4])
+    fig.update_layout(
+        legend={
+            "orientation": "h",
+            "x": 1,
+            "xanchor": "right",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+        }
+    )
+    draw_axis(fig, axis, gaps=False)
+    return fig

@@ -1,0 +1,127 @@
+"""Every page runs without an exception, on a full store, a bare suite, and no store at all."""
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from analysis_db.store import Store
+from app.options import MAIN
+
+SCRIPTS = (
+    "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
+    "sql.py",
+)  # fmt: skip
+
+
+def open_page(script, suite=None):
+    app = AppTest.from_file(str(MAIN), default_timeout=30).run()
+    app.switch_page(f"screens/{script}").run()
+    return app.selectbox("suite").select(suite).run() if suite else app
+
+
+def said(app):
+    return " ".join(element.value for element in (*app.markdown, *app.caption, *app.info))
+
+
+@pytest.fixture
+def full(home, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_HOME", str(home))
+
+
+@pytest.mark.parametrize("suite", ["small", "bare"])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_page_runs(full, script, suite):
+    app = open_page(script, suite)
+    assert not app.exception, app.exception
+    assert not app.error, app.error
+    assert app.header
+
+
+@pytest.mark.parametrize("script", ["overview.py", "sql.py"])
+def test_without_a_store_a_page_names_the_command(tmp_path, monkeypatch, script):
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    app = open_page(script)
+    assert not app.exception
+    assert "workbench demo" in [block.value for block in app.code]
+    assert not (tmp_path / "metrics.duckdb").exists()
+
+
+def test_empty_store_names_the_command(tmp_path, monkeypatch):
+    with Store(tmp_path / "metrics.duckdb").write():
+        pass
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    app = open_page("weights.py")
+    assert not app.exception
+    assert "workbench demo" in [block.value for block in app.code]
+
+
+def test_file_that_is_no_store_is_one_sentence(tmp_path, monkeypatch):
+    (tmp_path / "metrics.duckdb").write_text("no database")
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    app = open_page("overview.py")
+    assert not app.exception
+    assert "cannot be opened as a metrics store" in app.error[0].value
+
+
+def test_overview_says_what_to_do_next(full):
+    app = open_page("overview.py")
+    commands = [block.value for block in app.code]
+    every = "activations,attention,benchmarks,loss,weights"
+    assert f"workbench probe small --phases 12 --probes {every}" in commands
+    assert "workbench probe small --phases 9 --probes loss" in commands
+    assert "workbench pull small --phases 12" in commands
+    assert "ValueError: the tokenizer has no start token" in commands
+
+
+@pytest.mark.parametrize(
+    "script", ["overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py"]
+)
+def test_page_explains_phase_26(full, script):
+    assert "**Phase 26**: not published" in said(open_page(script))
+
+
+def test_unknown_step_is_named_on_the_step_axis(full):
+    app = open_page("weights.py")
+    app.button_group(key="w_x").set_value("step").run()
+    assert not app.exception
+    assert "**Phase 14**: the step of the checkpoint is not known" in said(app)
+
+
+def test_metric_picker_changes_definition(full):
+    app = open_page("weights.py")
+    assert "sqrt(mean w^2)" in said(app)
+    app.selectbox("w_metric").select("alpha").run()
+    assert not app.exception
+    assert "the learnable scale" in said(app)
+
+
+def test_value_that_does_not_exist_is_explained(full):
+    app = open_page("activations.py")
+    app.selectbox("activations_metric").select("residual_growth").run()
+    assert "No value in 1 places (phase 3): made up." in said(app)
+
+
+def test_attention_heads_can_be_told_apart(full):
+    app = open_page("activations.py")
+    app.button_group(key="probe").set_value("attention").run()
+    app.selectbox("attention_head").select("head 1").run()
+    assert not app.exception
+
+
+def test_sql_runs_refuses_and_limits(full):
+    app = open_page("sql.py")
+    app.text_area("q").set_value("SELECT 41 + 1 AS answer").run()
+    assert app.dataframe[0].value["answer"].tolist() == [42]
+    app.text_area("q").set_value("SELECT * FROM read_csv('/etc/passwd')").run()
+    assert not app.exception
+    assert len(app.error) == 1
+    app.text_area("q").set_value("SELECT * FROM training_steps").run()
+    app.selectbox("rows").select(100).run()
+    assert len(app.dataframe[0].value) == 100
+    assert "there are more" in said(app)
+
+
+def test_sql_example_fills_the_editor(full):
+    app = open_page("sql.py")
+    app.selectbox("example").select("Slowest runs").run()
+    assert "ORDER BY seconds DESC" in app.text_area("q").value
+    assert not app.error

@@ -1,0 +1,118 @@
+"""The dashboard's queries against a real store."""
+
+import pytest
+
+from analysis_db import queries
+from analysis_db.sandbox import run_sql
+from tests.app.synthetic import ABSENT, DOMAINS, LAYERS, MISSING, STEPS
+
+
+def test_suite_with_most_runs_comes_first(store):
+    assert queries.suites(store)["suite"].tolist() == ["small", "bare"]
+
+
+def test_phases_are_all_there_in_order(store):
+    phases = queries.phases(store, "small")
+    assert phases["phase"].tolist() == list(range(1, 28))
+    assert phases.loc[phases["repo_id"].isna(), "phase"].tolist() == [ABSENT]
+    assert queries.phases(store, "unknown").empty
+
+
+def test_coverage_has_every_cell(store):
+    coverage = queries.coverage(store, "small")
+    assert len(coverage) == 27 * 5
+    status = {(r.phase, r.probe): r.status for r in coverage.itertuples()}
+    assert status[1, "loss"] == "measured"
+    assert status[9, "loss"] == "failed"
+    assert {status[MISSING, p] for p in coverage["probe"]} == {"missing"}
+    assert {status[ABSENT, p] for p in coverage["probe"]} == {"absent"}
+
+
+def test_failures_give_the_traceback(store):
+    failures = queries.failures(store, "small")
+    assert failures[["phase", "probe"]].values.tolist() == [[9, "loss"]]
+    assert "start token" in failures["error"][0]
+
+
+def test_metric_menu_knows_definition_and_coordinates(store):
+    menu = queries.metric_menu(store, "small", "weights").set_index(["metric", "view", "module"])
+    row = menu.loc["rms", "effective", "q_proj"]
+    assert (row["by_layer"], row["by_head"], row["by_domain"]) == (True, False, False)
+    assert row["formula"] == "sqrt(mean w^2) = frobenius / sqrt(mn)"
+    assert not menu.loc["rms", "effective", "embed"]["by_layer"]
+    assert queries.metric_menu(store, "small", "attention")["by_head"].all()
+
+
+def test_metric_values_have_no_row_where_nothing_was_measured(store):
+    values = queries.metric_values(store, "small", "weights", "rms", "effective", "q_proj")
+    assert len(values) == 25 * LAYERS
+    assert not {MISSING, ABSENT} & set(values["phase"])
+    loss = queries.metric_values(store, "small", "loss", "nll", None, None)
+    assert set(loss["domain"]) == set(DOMAINS)
+    assert 9 not in set(loss["phase"])
+
+
+def test_missing_values_give_the_reason(store):
+    missing = queries.missing_values(
+        store, "small", "activations", "residual_growth", None, "residual"
+    )
+    assert missing[["phase", "reason"]].values.tolist() == [[3, "made up"]]
+
+
+def test_seam_shows_stored_effective_and_alpha(store):
+    seam = queries.seam(store, "small", "rms", "q_proj")
+    at = {(r.series, r.phase): r.value for r in seam.itertuples()}
+    assert at["stored", 20] * at["alpha", 20] == pytest.approx(at["effective", 20])
+    assert at["stored", 27] == pytest.approx(at["effective", 27])
+    assert ("alpha", 27) not in at
+
+
+def test_distribution_has_every_bin_and_shares_sum_to_one(store):
+    bins = queries.distribution(store, "small", "effective", "q_proj", 2)
+    assert bins.groupby("phase").size().unique().tolist() == [40]
+    assert bins.groupby("phase")["share"].sum().to_numpy() == pytest.approx(1.0)
+    assert (bins["high"] - bins["low"]).to_numpy() == pytest.approx(0.1)
+    assert ABSENT not in set(bins["phase"])
+    assert queries.distribution(store, "small", "stored", "embed", None).empty
+
+
+def test_training_series(store):
+    assert queries.training_runs(store, "small")["run"].tolist() == ["small"]
+    menu = queries.training_menu(store, "small")
+    assert set(menu["metric"]) == {"loss", "lr", "grad_norm", "hidden_variance"}
+    assert len(queries.training_series(store, "small", "loss", None)) == 27 * STEPS
+    layered = queries.training_series(store, "small", "hidden_variance", "residual")
+    assert sorted(layered["layer"].unique()) == list(range(LAYERS))
+
+
+def test_benchmarks_tell_measured_from_published(store):
+    scores = queries.benchmarks(store, "small")
+    assert len(scores[scores["source"] == "measured"]) == 25 * 3
+    published = scores[scores["source"] == "published"]
+    assert 26 in set(published["phase"])
+    assert published["stderr"].isna().all()
+
+
+@pytest.mark.parametrize("by", ["category", "bucket", "source_group"])
+def test_mix_shares_sum_to_one_per_run(store, by):
+    mix = queries.data_mix(store, "small", by)
+    sums = mix.groupby(["phase", "run"])["share"].sum()
+    assert sums.to_numpy() == pytest.approx(1.0)
+    assert {run for phase, run in sums.index if phase == 26} == {"26-4k", "26-28k"}
+
+
+def test_mix_refuses_other_columns(store):
+    with pytest.raises(ValueError, match="no column 'source; DROP'"):
+        queries.data_mix(store, "small", "source; DROP")
+
+
+def test_views_are_described(store):
+    views = queries.view_columns(store)
+    assert {"phases", "phase_metrics", "coverage", "benchmarks"} <= set(views["view"])
+    assert "value" in set(views.loc[views["view"] == "phase_metrics", "column"])
+    assert views["about"].notna().all()
+
+
+@pytest.mark.parametrize("title", queries.EXAMPLES)
+def test_examples_run_and_answer(store, title):
+    assert run_sql(store, queries.EXAMPLES[title]).table.num_rows > 0
