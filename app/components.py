@@ -45,10 +45,10 @@ def chart(fig: go.Figure, shown: pd.DataFrame, name: str, alt: str) -> None:
             )
 
 
-def table(frame: pd.DataFrame, name: str, **options: object) -> None:
+def table(frame: pd.DataFrame, name: str) -> None:
     """A table with its CSV."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-    st.dataframe(frame, width="stretch", hide_index=True, key=f"table-{slug}", **options)  # type: ignore[call-overload]
+    st.dataframe(frame, width="stretch", hide_index=True, key=f"table-{slug}")
     with st.container(horizontal=True, horizontal_alignment="right"):
         download_csv(frame, slug)
 

@@ -29,7 +29,7 @@ GAP_TEXT = {
     "missing": "not measured",
     "failed": "measurement failed",
 }
-_STRIP = {"y0": 1.0, "height_px": 20.0}
+_STRIP_PIXELS = 20
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def draw_axis(fig: go.Figure, axis: PhaseAxis, *, tint: bool = True, gaps: bool 
 def draw_stages(fig: go.Figure, bands: Iterable[tuple[str, float, float]], *, tint: bool) -> None:
     """A strip above the plot that names each stage, and its tint behind the plot."""
     margin = fig.layout.margin
-    strip = _STRIP["height_px"] / max(1.0, fig.layout.height - margin.t - margin.b)
+    strip = _STRIP_PIXELS / max(1.0, fig.layout.height - margin.t - margin.b)
     everywhere = {"xref": "x", "yref": "paper", "layer": "below", "line": {"width": 0}}
     for stage, left, right in bands:
         colour = stage_tint(stage)

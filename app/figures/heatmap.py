@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.figures.axis import GAP_TEXT, PhaseAxis, draw_axis
-from app.figures.theme import GAP, INK, MAGNITUDE, SIGNED, figure, number, with_unit
+from app.figures.theme import GAP, INK, MAGNITUDE, SIGNED, figure, log_axis, number, with_unit
 from app.frames import rows_of
 
 
@@ -81,10 +81,10 @@ def _colorbar(z: np.ndarray, title: str, log: bool) -> dict[str, object]:
         "len": 1.0,
         "ypad": 0,
     }
-    finite = z[np.isfinite(z)]
-    if log and finite.size:
-        ticks = np.linspace(finite.min(), finite.max(), 5)
-        bar |= {"tickvals": ticks.tolist(), "ticktext": [f"{10**t:.3g}" for t in ticks]}
+    if log:
+        values = 10 ** z[np.isfinite(z)]
+        inside = [t for t in log_axis(values)["tickvals"] if values.min() <= t <= values.max()]
+        bar |= {"tickvals": np.log10(inside).tolist(), "ticktext": [f"{t:.4g}" for t in inside]}
     return bar
 
 

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.components import chart, explain_gaps, heading, pick, probe_axis
+from app.components import chart, heading, pick, probe_axis
 from app.data import load, suite
 from app.explorer import Choice, choose, explore
 from app.figures.heatmap import distribution_heatmap
@@ -42,7 +42,6 @@ def seam(name: str, choice: Choice) -> None:
         height=380,
     )
     chart(fig, frame, f"{name}-seam-{choice.metric}-{choice.module}", "Stored against effective.")
-    explain_gaps(axis)
 
 
 def distribution(name: str, choice: Choice) -> None:

@@ -1,6 +1,7 @@
 """Random checkpoint folders as the authors publish theirs, written without the model class."""
 
 import json
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from tests.workbench.models.reference import Reference
 
 # The published config.json of a phase repository (transformers 4 layout), at toy size. The scales
 # that are 1 in YuLan-Mini differ from 1 here: a test must notice one that is left out.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "architectures": ["MiniYuLanModelForCausalLM"],
     "attention_bias": True,
     "attention_dropout": 0.0,

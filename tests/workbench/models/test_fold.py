@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from workbench.models.fold import effective_scales, fold_to_llama
 
 IDS = token_ids()
 # Every scale differs from 1; so does what each variant changes.
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "tied": {},
     "alphas": {"alphas": ()},
     "untied": {"head": "own", "tie_word_embeddings": False, "scale_emb": 3.0},

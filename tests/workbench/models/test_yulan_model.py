@@ -1,6 +1,7 @@
 """The model against the published equations, and against itself along its other paths."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,7 +39,7 @@ def folder(tmp_path_factory):
     return path
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "published": {},
     "alphas ()": {"alphas": ()},
     "alphas (1,)": {"alphas": (1,)},
