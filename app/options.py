@@ -9,7 +9,6 @@ OPTIONS: dict[str, str] = {
     "client.toolbarMode": "minimal",
     "runner.magicEnabled": "false",
     "server.headless": "true",
-    "server.address": "127.0.0.1",
     "server.fileWatcherType": "none",
     "theme.base": "light",
     "theme.primaryColor": "#0072B2",
@@ -24,9 +23,9 @@ OPTIONS: dict[str, str] = {
 """Streamlit's own options by name; the values are as they stand on its command line."""
 
 
-def streamlit_arguments(port: int) -> list[str]:
+def streamlit_arguments(port: int, address: str = "127.0.0.1") -> list[str]:
     """The arguments after `python -m`: streamlit, run, the app, and every option."""
-    options = {**OPTIONS, "server.port": str(port)}
+    options = {**OPTIONS, "server.address": address, "server.port": str(port)}
     return [
         "streamlit",
         "run",

@@ -1,126 +1,170 @@
-"""Phases x probes -> jobs: what has to be measured, and the local engine that measures it.
+"""Measuring a suite: the request of a `workbench probe` call, and what came of it."""
 
-A job's fingerprint covers everything its numbers depend on: the checkpoint's files, the overrides,
-the probe and its version, the settings, dtype and kind of device. A fingerprint that has succeeded
-is skipped. A job that fails is kept with its traceback and does not stop the others.
-"""
-
-import hashlib
-import json
-import platform
-import time
-import traceback
-import uuid
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
+from difflib import get_close_matches
 from typing import Any
 
-import workbench
-from analysis_db.store import RunRecord, Store
-from probes.base import Measuring, Probe, ProbeSettings
-from workbench.checkpoints import Checkpoint
-from workbench.errors import WorkbenchError
-from workbench.hub.pull import Snapshot, find_snapshot
-from workbench.suites import Phase, Suite
+from pydantic import ValidationError
+
+from analysis_db.store import Store
+from probes.base import Metric, Probe, installed_probe_ids, installed_probes
+from workbench.catalogue import record_suite
+from workbench.errors import UsageError
+from workbench.jobs.local import Outcome, run_jobs
+from workbench.jobs.plan import Job, Plan, plan_jobs
+from workbench.settings import Home
+from workbench.suites import load_suite
+
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
-class Job:
-    """One probe on one phase's checkpoint."""
+class ProbeRequest:
+    """What the user asked for, as typed."""
 
     suite: str
-    phase: Phase
-    snapshot: Snapshot
-    probe: type[Probe]
-    settings: ProbeSettings
-    device: str
-    dtype: str
+    phases: str = "all"
+    probes: str = "all"
+    settings: tuple[str, ...] = ()
+    """Entries such as ``loss.window=256``."""
+    device: str = "auto"
+    dtype: str = "float32"
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    request: ProbeRequest
+    plan: Plan
+    outcomes: list[Outcome]
 
     @property
-    def name(self) -> str:
-        return f"{self.phase.label}, {self.probe.id}"
+    def failed(self) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.error]
 
-    @cached_property
-    def settings_json(self) -> str:
-        return json.dumps(self.settings.model_dump(mode="json"), sort_keys=True)
-
-    @cached_property
-    def fingerprint(self) -> str:
-        facts = [
-            sorted(self.snapshot.files.items()),
-            self.phase.overrides,
-            self.probe.id,
-            self.probe.version,
-            self.settings_json,
-            self.dtype,
-            self.device.partition(":")[0],
+    def rows(self) -> list[dict[str, Any]]:
+        """One row per job that was run."""
+        return [
+            {
+                "phase": outcome.job.phase.phase,
+                "probe": outcome.job.probe.id,
+                "status": "failed" if outcome.error else "measured",
+                "values": outcome.rows,
+                "seconds": round(outcome.seconds, 2),
+            }
+            for outcome in self.outcomes
         ]
-        return _sha256(json.dumps(facts, sort_keys=True))
+
+    def summary(self) -> str:
+        """What was done, skipped and not possible, in one or two sentences."""
+        plan = self.plan
+        parts = [f"{len(self.outcomes) - len(self.failed)} measured"]
+        if self.failed:
+            parts.append(f"{len(self.failed)} failed")
+        parts.append(f"{len(plan.done)} measured before")
+        if plan.absent:
+            names = ", ".join(str(phase.phase) for phase in plan.absent)
+            parts.append(f"no published checkpoint for phase {names}")
+        text = "; ".join(parts) + "."
+        if plan.not_pulled:
+            names = ",".join(str(phase.phase) for phase in plan.not_pulled)
+            text += f" Not on disk: `workbench pull {self.request.suite} --phases {names}`."
+        return text
+
+    def retry_command(self) -> str:
+        """The command that runs the failed jobs again."""
+        phases = sorted({outcome.job.phase.phase for outcome in self.failed})
+        probes = sorted({outcome.job.probe.id for outcome in self.failed})
+        words = ["workbench", "probe", self.request.suite]
+        words += ["--phases", ",".join(map(str, phases)), "--probes", ",".join(probes)]
+        words += [word for entry in self.request.settings for word in ("--set", entry)]
+        return shlex.join(words)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a `workbench probe` call comes to."""
-
-    jobs: tuple[Job, ...]
-    """To be run, a phase at a time."""
-    done: tuple[Job, ...]
-    """Succeeded before; skipped."""
-    absent: tuple[Phase, ...]
-    """Phases of which no checkpoint was published."""
-    not_pulled: tuple[Phase, ...]
-    """Phases whose checkpoint is not on disk."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How one job ended."""
-
-    job: Job
-    seconds: float
-    rows: int
-    error: str | None
-    """The last line of the traceback, for a job that failed."""
-
-
-def plan_jobs(
-    suite: Suite,
-    phases: Sequence[Phase],
-    probes: Sequence[type[Probe]],
-    store: Store,
+def probe_suite(
+    request: ProbeRequest,
+    home: Home,
     *,
-    settings: dict[str, dict[str, Any]],
-    device: str,
-    dtype: str,
-    force: bool = False,
-) -> Plan:
-    """Look up which jobs are missing. ``settings`` holds the fields that differ, by probe id."""
-    succeeded = store.complete_fingerprints(suite.name)
-    jobs: list[Job] = []
-    done: list[Job] = []
-    absent = [phase for phase in phases if phase.repo_id is None]
-    not_pulled: list[Phase] = []
-    for phase in phases:
-        if phase.repo_id is None:
-            continue
-        snapshot = find_snapshot(suite, phase)
-        if snapshot is None:
-            not_pulled.append(phase)
-            continue
-        for probe in probes:
-            job = Job(
-                suite.name,
-                phase,
-                snapshot,
-                probe,
-                probe.Settings.model_validate(settings.get(probe.id, {})),
-                device,
-                dtype,
+    on_plan: Callable[[int], None] = lambda total: None,
+    on_start: Callable[[Job], None] = lambda job: None,
+    on_end: Callable[[Outcome], None] = lambda outcome: None,
+) -> ProbeResult:
+    """Measure what the request names and has not been measured; stored run by run.
+
+    Raises UsageError for an unknown suite, phase, probe, setting, device or dtype.
+    """
+    suite = load_suite(request.suite, home)
+    phases = suite.select(request.phases)
+    probes = select_probes(request.probes)
+    settings = _parse_settings(request.settings, probes)
+    device = resolve_device(request.device)
+    if request.dtype not in DTYPES:
+        raise UsageError(f"--dtype {request.dtype} is unknown: choose {' or '.join(DTYPES)}.")
+    store = Store(home.store)
+    record_suite(suite, store)
+    register(store, list(installed_probes().values()))
+    plan = plan_jobs(
+        suite, phases, probes, store,
+        settings=settings, device=device, dtype=request.dtype, force=request.force,
+    )  # fmt: skip
+    on_plan(len(plan.jobs))
+    return ProbeResult(request, plan, run_jobs(plan.jobs, store, on_start, on_end))
+
+
+def select_probes(spec: str) -> list[type[Probe]]:
+    """The probes of a list such as ``weights,loss``; the ids are checked before any is loaded."""
+    known = installed_probe_ids()
+    wanted = known if spec == "all" else [part.strip() for part in spec.split(",") if part.strip()]
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        raise UsageError(
+            f"There is no probe {', '.join(map(repr, unknown)) or 'named'}: "
+            f"choose among {', '.join(known)}."
+        )
+    found = installed_probes()
+    return [found[name] for name in dict.fromkeys(wanted)]
+
+
+def resolve_device(name: str) -> str:
+    """auto becomes cuda when there is one; a device that is not there is a UsageError."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"--device {name} cannot be used here: {reason}") from None
+    return name
+
+
+def _parse_settings(
+    entries: tuple[str, ...], probes: list[type[Probe]]
+) -> dict[str, dict[str, Any]]:
+    settings: dict[str, dict[str, Any]] = {probe.id: {} for probe in probes}
+    for entry in entries:
+        key, equals, value = entry.partition("=")
+        probe, dot, field = key.partition(".")
+        if not (equals and dot and probe in settings):
+            raise UsageError(
+                f"--set {entry} is not of the form probe.field=value for one of the chosen "
+                f"probes ({', '.join(settings)})."
             )
-            (done if job.fingerprint in succeeded and not force else jobs).append(job)
-    return Plan(tuple(jobs), tuple(done), tuple(absent), tuple(not_pulled))
+        settings[probe][field] = value
+    for probe_class in probes:
+        try:
+            probe_class.Settings.model_validate(settings[probe_class.id])
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise UsageError(
+                f"--set {probe_class.id}.{field}: {first['msg']}; its settings are "
+                f"{', '.join(probe_class.Settings.model_fields) or 'none'}."
+            ) from None
+    return settings
 
 
 def register(store: Store, probes: Sequence[type[Probe]]) -> None:
@@ -145,75 +189,44 @@ def register(store: Store, probes: Sequence[type[Probe]]) -> None:
     )
 
 
-def run_jobs(
-    jobs: Sequence[Job],
-    store: Store,
-    on_start: Callable[[Job], None] = lambda job: None,
-    on_end: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
-    """The local engine: one job after the other, each checkpoint opened once."""
-    outcomes: list[Outcome] = []
-    opened: tuple[Phase, Checkpoint] | None = None
-    for job in jobs:
-        on_start(job)
-        started, clock = datetime.now(UTC), time.perf_counter()
-        tables: dict[str, Any] = {}
-        notes: dict[str, str] = {}
-        error: str | None = None
-        last_line: str | None = None
-        try:
-            if opened is None or opened[0] != job.phase:
-                opened = None  # lets go of the model before the next one is loaded
-                checkpoint = Checkpoint.open(
-                    job.snapshot.path, overrides=job.phase.overrides, label=job.phase.label
-                )
-                opened = (job.phase, checkpoint)
-            measured = job.probe().measure(
-                opened[1], job.settings, Measuring(job.device, job.dtype)
+def coverage(name: str, home: Home) -> list[dict[str, Any]]:
+    """The matrix of phases and probes, one row per phase."""
+    suite = load_suite(name, home)
+    store = Store(home.store)
+    found = store.table("SELECT phase, probe, status FROM coverage WHERE suite = $s", {"s": name})
+    status = {(r["phase"], r["probe"]): r["status"] for r in found.to_pylist()}
+    return [
+        {"phase": phase.phase, "stage": phase.stage}
+        | {
+            probe: status.get(
+                (phase.phase, probe), "missing" if phase.repo_id is not None else "absent"
             )
-            tables, notes = measured.tables(), measured.notes
-        except Exception as failure:  # the next job may succeed; this one's traceback is kept
-            error = traceback.format_exc()
-            last_line = (
-                str(failure)
-                if isinstance(failure, WorkbenchError)
-                else traceback.format_exception_only(failure)[-1].strip()
-            )
-        seconds = time.perf_counter() - clock
-        store.write_run(_record(job, started, seconds, error, notes), tables)
-        rows = sum(table.num_rows for table in tables.values())
-        outcomes.append(Outcome(job, seconds, rows, last_line))
-        on_end(outcomes[-1])
-    return outcomes
+            for probe in installed_probe_ids()
+        }
+        for phase in suite.phases
+    ]
 
 
-def _record(
-    job: Job, started: datetime, seconds: float, error: str | None, notes: dict[str, str]
-) -> RunRecord:
-    return RunRecord(
-        run_id=uuid.uuid4().hex,
-        fingerprint=job.fingerprint,
-        suite=job.suite,
-        phase=job.phase.phase,
-        probe=job.probe.id,
-        probe_version=job.probe.version,
-        settings=job.settings_json,
-        settings_hash=_sha256(job.settings_json),
-        status="failed" if error else "complete",
-        started_at=started,
-        seconds=seconds,
-        device=job.device,
-        dtype=job.dtype,
-        host=platform.node(),
-        repo_id=job.phase.repo_id or "",
-        commit_sha=job.snapshot.commit_sha,
-        file_hashes=json.dumps(job.snapshot.files, sort_keys=True),
-        overrides=json.dumps(job.phase.overrides, sort_keys=True),
-        notes=json.dumps(notes, sort_keys=True),
-        code_version=workbench.__version__,
-        error=error,
+def failed_runs(name: str, home: Home) -> list[dict[str, Any]]:
+    """The newest failed run of every phase and probe that has not succeeded since."""
+    load_suite(name, home)
+    sql = (
+        "SELECT r.phase, r.probe, r.started_at, r.error FROM runs r "
+        "JOIN coverage c USING (suite, phase, probe) "
+        "WHERE r.suite = $suite AND r.status = 'failed' AND c.status = 'failed' "
+        "QUALIFY row_number() OVER (PARTITION BY r.phase, r.probe ORDER BY r.started_at DESC) = 1 "
+        "ORDER BY r.phase, r.probe"
     )
+    rows: list[dict[str, Any]] = Store(home.store).table(sql, {"suite": name}).to_pylist()
+    return rows
 
 
-def _sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def find_metrics(name: str | None) -> list[tuple[str, Metric]]:
+    """(probe, metric) of every registered metric, or of those named; UsageError if there is none."""
+    every = [(probe.id, metric) for probe in installed_probes().values() for metric in probe.metrics]
+    chosen = [entry for entry in every if name in (None, entry[0], entry[1].id)]
+    if not chosen:
+        near = get_close_matches(name or "", {metric.id for _, metric in every}, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`workbench metrics` lists them."
+        raise UsageError(f"There is no metric or probe {name!r}: {hint}")
+    return chosen

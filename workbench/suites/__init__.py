@@ -5,6 +5,7 @@ the user's own, and those our trainer makes, lie in ``WORKBENCH_HOME/suites``.
 """
 
 import csv
+import json
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -54,6 +55,10 @@ class Phase(BaseModel):
     @property
     def label(self) -> str:
         return f"phase {self.phase}"
+
+    @property
+    def overrides_json(self) -> str:
+        return json.dumps(self.overrides, sort_keys=True)
 
     @property
     def form(self) -> Form:

@@ -9,6 +9,8 @@ from safetensors.torch import save_file
 
 from tests.workbench.models.reference import Reference
 
+Shapes = dict[str, tuple[int, ...]]
+
 # The published config.json of a phase repository (transformers 4 layout), at toy size. The scales
 # that are 1 in YuLan-Mini differ from 1 here: a test must notice one that is left out.
 CONFIG: dict[str, Any] = {
@@ -67,13 +69,13 @@ def shapes(config):
     d, f, v = config["hidden_size"], config["intermediate_size"], config["vocab_size"]
     size = d // config["num_attention_heads"]
     kv = config["num_key_value_heads"] * size
-    found = {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
+    found: Shapes = {"model.embed_tokens.weight": (v, d), "model.norm.weight": (d,)}
     found |= {"lm_head.weight": (v, d), "lm_head_alpha": (), "model.norm_alpha": ()}
     if config["embedding_rmsln"]:
         found["model.embedding_layernorm.weight"] = (d,)
     for index in range(config["num_hidden_layers"]):
         outputs = {"q": d, "k": kv, "v": kv, "o": d}
-        layer = {f"self_attn.{p}_proj.weight": (n, d) for p, n in outputs.items()}
+        layer: Shapes = {f"self_attn.{p}_proj.weight": (n, d) for p, n in outputs.items()}
         layer |= {f"self_attn.{p}_proj_alpha": (1,) for p in "qkvo"}
         if config["attention_bias"]:
             layer |= {f"self_attn.{p}_proj.bias": (outputs[p],) for p in "qkv"}
@@ -122,7 +124,7 @@ def write(folder, *, head="twice", alphas="published", shards=1, dtype=torch.flo
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     else:
-        weight_map = {}
+        weight_map: dict[str, str] = {}
         for part in range(shards):
             file = f"model-{part + 1:05}-of-{shards:05}.safetensors"
             held = dict(list(tensors.items())[part::shards])

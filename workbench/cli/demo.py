@@ -1,0 +1,45 @@
+"""`workbench demo`: the whole path on a tiny suite."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workbench.cli import app
+from workbench.cli.output import Json, console, print_rows, progress_bar
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+
+@app.command(epilog="Example: workbench demo --seed 1")
+def demo(
+    seed: Annotated[int, typer.Option("--seed", help="Same seed, same suite, bit for bit.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train, publish, pull, measure and store a tiny suite, offline; then say how to look at it."""
+    from workbench.demo import Progress, run_demo
+    from workbench.settings import Home
+
+    home = Home.from_env()
+    started = time.perf_counter()
+    with progress_bar() as bar:
+        tasks: list[TaskID] = []
+        counts = run_demo(
+            home,
+            seed=seed,
+            progress=Progress(
+                step=lambda name: tasks.append(bar.add_task(name, total=None)),
+                advance=lambda done, total: bar.update(tasks[-1], completed=done, total=total),
+            ),
+        )
+    counts["seconds"] = round(time.perf_counter() - started)
+    if as_json:
+        print_rows([counts], as_json=True)
+        return
+    console.print(
+        f"{counts['checkpoints']} checkpoints, {counts['jobs']} measurement runs, "
+        f"{counts['values']:,} values in {home.store} ({counts['seconds']} s).",
+        highlight=False,
+    )
+    console.print("Open the dashboard: workbench app    then http://127.0.0.1:8501")

@@ -1,0 +1,99 @@
+"""`workbench probe`, `status` and `failures`: measure, and what has been measured."""
+
+from typing import Annotated
+
+import typer
+
+from workbench.cli import app
+from workbench.cli.output import Json, console, note, print_rows, progress_bar
+from workbench.cli.suites import Phases, SuiteName
+
+
+@app.command(epilog="Example: workbench probe demo --phases 5,10-15 --probes weights,loss")
+def probe(
+    suite: SuiteName = "demo",
+    phases: Phases = "all",
+    probes: Annotated[
+        str, typer.Option("--probes", help="Probe ids, comma-separated, or 'all'.")
+    ] = "all",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A probe's setting, as probe.field=value; may be repeated."),
+    ] = None,
+    device: Annotated[
+        str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option("--dtype", help="What the model computes in: float32 or bfloat16.")
+    ] = "float32",
+    force: Annotated[
+        bool, typer.Option("--force", help="Measure again what has been measured.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure checkpoints that are on disk; what has been measured already is skipped."""
+    from workbench import jobs
+    from workbench.settings import Home
+
+    request = jobs.ProbeRequest(
+        suite, phases, probes, tuple(settings or ()), device, dtype, force=force
+    )
+    with progress_bar() as bar:
+        task = bar.add_task("Probing", total=None)
+        result = jobs.probe_suite(
+            request,
+            Home.from_env(),
+            on_plan=lambda total: bar.update(task, total=total),
+            on_start=lambda job: bar.update(task, description=job.name),
+            on_end=lambda outcome: bar.advance(task),
+        )
+    failed = result.failed
+    print_rows(result.rows(), as_json=as_json, empty="Nothing was left to measure.")
+    if not as_json:
+        console.print(result.summary(), highlight=False)
+    for outcome in failed:
+        note.print(f"[red]{outcome.job.name}: {outcome.error}[/red]", highlight=False)
+    if failed:
+        note.print(f"Retry with: {result.retry_command()}", highlight=False)
+    if failed or result.plan.not_pulled:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: workbench status demo")
+def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
+    """Show the matrix of phases and probes: measured, failed, missing or absent."""
+    from workbench.jobs import coverage
+    from workbench.settings import Home
+
+    print_rows(coverage(suite, Home.from_env()), as_json=as_json, title=f"Suite {suite}")
+
+
+@app.command(epilog="Example: workbench failures demo")
+def failures(suite: SuiteName = "demo", as_json: Json = False) -> None:
+    """Show the tracebacks of jobs that failed and have not succeeded since."""
+    from workbench.jobs import failed_runs
+    from workbench.settings import Home
+
+    rows = failed_runs(suite, Home.from_env())
+    if as_json:
+        print_rows(rows, as_json=True)
+        return
+    for row in rows:
+        console.rule(f"phase {row['phase']}, {row['probe']}, {row['started_at']}")
+        console.print(row["error"], markup=False, highlight=False)
+    console.print(f"{len(rows)} failed." if rows else "No job has failed.")
+
+
+@app.command(epilog="Example: workbench metrics stable_rank")
+def metrics(
+    name: Annotated[str | None, typer.Argument(help="A metric or a probe; without it, all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the metrics are: formula, unit, source and the probe that yields each."""
+    from workbench.jobs import find_metrics
+
+    rows = [
+        {"metric": m.id, "probe": probe, "formula": m.formula, "unit": m.unit, "source": m.source}
+        for probe, m in find_metrics(name)
+    ]
+    print_rows(rows, as_json=as_json)

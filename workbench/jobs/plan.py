@@ -1,0 +1,108 @@
+"""Phases x probes -> jobs: what has to be measured.
+
+A job's fingerprint covers everything its numbers depend on: the checkpoint's files, the overrides,
+the probe and its version, the settings, dtype and kind of device. A fingerprint that has succeeded
+is skipped.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from analysis_db.store import Store
+from probes.base import Probe, ProbeSettings
+from workbench.hub.pull import Snapshot, find_snapshot
+from workbench.suites import Phase, Suite
+
+
+@dataclass(frozen=True)
+class Job:
+    """One probe on one phase's checkpoint."""
+
+    suite: str
+    phase: Phase
+    snapshot: Snapshot
+    probe: type[Probe]
+    settings: ProbeSettings
+    device: str
+    dtype: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.phase.label}, {self.probe.id}"
+
+    @cached_property
+    def settings_json(self) -> str:
+        return json.dumps(self.settings.model_dump(mode="json"), sort_keys=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        facts = [
+            sorted(self.snapshot.files.items()),
+            self.phase.overrides_json,
+            self.probe.id,
+            self.probe.version,
+            self.settings_json,
+            self.dtype,
+            self.device.partition(":")[0],
+        ]
+        return sha256(json.dumps(facts, sort_keys=True))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a `workbench probe` call comes to."""
+
+    jobs: tuple[Job, ...]
+    """To be run, a phase at a time."""
+    done: tuple[Job, ...]
+    """Succeeded before; skipped."""
+    absent: tuple[Phase, ...]
+    """Phases of which no checkpoint was published."""
+    not_pulled: tuple[Phase, ...]
+    """Phases whose checkpoint is not on disk."""
+
+
+def plan_jobs(
+    suite: Suite,
+    phases: Sequence[Phase],
+    probes: Sequence[type[Probe]],
+    store: Store,
+    *,
+    settings: dict[str, dict[str, Any]],
+    device: str,
+    dtype: str,
+    force: bool = False,
+) -> Plan:
+    """Look up which jobs are missing. ``settings`` holds the fields that differ, by probe id."""
+    succeeded = store.complete_fingerprints(suite.name)
+    jobs: list[Job] = []
+    done: list[Job] = []
+    absent = [phase for phase in phases if phase.repo_id is None]
+    not_pulled: list[Phase] = []
+    for phase in phases:
+        if phase.repo_id is None:
+            continue
+        snapshot = find_snapshot(suite, phase)
+        if snapshot is None:
+            not_pulled.append(phase)
+            continue
+        for probe in probes:
+            job = Job(
+                suite.name,
+                phase,
+                snapshot,
+                probe,
+                probe.Settings.model_validate(settings.get(probe.id, {})),
+                device,
+                dtype,
+            )
+            (done if job.fingerprint in succeeded and not force else jobs).append(job)
+    return Plan(tuple(jobs), tuple(done), tuple(absent), tuple(not_pulled))
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
