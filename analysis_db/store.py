@@ -152,7 +152,8 @@ class Store:
         with self.write() as connection:
             for phase, value in on_disk.items():
                 connection.execute(
-                    "UPDATE data.phase SET on_disk = $value WHERE suite = $suite AND phase = $phase",
+                    "UPDATE data.phase SET on_disk = $value "
+                    "WHERE suite = $suite AND phase = $phase",
                     {"value": value, "suite": suite, "phase": phase},
                 )
 
@@ -220,7 +221,8 @@ class Store:
             if number > found:
                 connection.execute(script)
                 connection.execute(
-                    "CREATE TABLE IF NOT EXISTS schema_version (number INTEGER, applied TIMESTAMPTZ)"
+                    "CREATE TABLE IF NOT EXISTS "
+                    "schema_version (number INTEGER, applied TIMESTAMPTZ)"
                 )
                 connection.execute("INSERT INTO schema_version VALUES ($n, now())", {"n": number})
 

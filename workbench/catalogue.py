@@ -71,9 +71,7 @@ def pull_suite(
     record_suite(suite, Store(home.store))
 
 
-def _pull_all(
-    suite: Suite, chosen: list[Phase], with_optimizer: bool
-) -> Iterator[dict[str, Any]]:
+def _pull_all(suite: Suite, chosen: list[Phase], with_optimizer: bool) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
         endpoint = None
         if suite.local_hub is not None:
@@ -83,7 +81,12 @@ def _pull_all(
         for phase in chosen:
             row = {"phase": phase.phase, "repo_id": phase.repo_id or ""}
             if phase.repo_id is None:
-                yield row | {"status": "absent", "mb": None, "commit": "", "message": "not published"}
+                yield row | {
+                    "status": "absent",
+                    "mb": None,
+                    "commit": "",
+                    "message": "not published",
+                }
                 continue
             try:
                 found = pull_phase(

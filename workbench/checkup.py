@@ -73,5 +73,7 @@ def _hub() -> dict[str, Any]:
         get_session().head(endpoint, timeout=5.0)
         return _row("hub", True, f"{endpoint} answers")
     except httpx.HTTPError as error:
-        detail = f"{endpoint} cannot be reached ({type(error).__name__}): only what is on disk works"
+        detail = (
+            f"{endpoint} cannot be reached ({type(error).__name__}): only what is on disk works"
+        )
         return {"what": "hub", "state": "note", "detail": detail}

@@ -11,7 +11,10 @@ from workbench.settings import Home
 
 
 def serve(home: Home, host: str, port: int) -> int:
-    """Serve the dashboard until it ends; returns its exit code. A port in use is a WorkbenchError."""
+    """Serve the dashboard until it ends; returns its exit code.
+
+    Raises WorkbenchError when the port is in use.
+    """
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

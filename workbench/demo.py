@@ -69,11 +69,11 @@ def train_demo(home: Home, *, seed: int, progress: Progress) -> None:
     """Train the demo suite and write its repositories and its TOML under the home folder."""
     from workbench.training.corpus import (
         DOMAINS,
+        allocate,
         load_documents,
         published_shares,
         train_tokenizer,
     )
-    from workbench.training.corpus import allocate
     from workbench.training.publish import Publisher, write_suite
     from workbench.training.recipe import RECIPES, load_recipe
     from workbench.training.trainer import train

@@ -20,9 +20,7 @@ def probe(
         list[str] | None,
         typer.Option("--set", help="A probe's setting, as probe.field=value; may be repeated."),
     ] = None,
-    device: Annotated[
-        str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")
-    ] = "auto",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     dtype: Annotated[
         str, typer.Option("--dtype", help="What the model computes in: float32 or bfloat16.")
     ] = "float32",
@@ -86,7 +84,9 @@ def failures(suite: SuiteName = "demo", as_json: Json = False) -> None:
 
 @app.command(epilog="Example: workbench metrics stable_rank")
 def metrics(
-    name: Annotated[str | None, typer.Argument(help="A metric or a probe; without it, all.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A metric or a probe; without it, all.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show what the metrics are: formula, unit, source and the probe that yields each."""

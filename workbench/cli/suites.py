@@ -8,9 +8,7 @@ from workbench.cli import app
 from workbench.cli.output import Json, note, print_rows, progress_bar
 
 SuiteName = Annotated[str, typer.Argument(help="Name of a suite; `workbench suites` lists them.")]
-Phases = Annotated[
-    str, typer.Option("--phases", help="Phases: numbers, ranges, stages, or 'all'.")
-]
+Phases = Annotated[str, typer.Option("--phases", help="Phases: numbers, ranges, stages, or 'all'.")]
 
 
 @app.command(epilog="Example: workbench suites")

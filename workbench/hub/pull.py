@@ -206,7 +206,7 @@ def _reporter(progress: Callable[[int, int], None], total: int) -> type:
 
     state = {"done": 0}
 
-    class Reporter(tqdm):  # type: ignore[misc, valid-type]
+    class Reporter(tqdm):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._bytes = kwargs.get("unit") == "B"
             super().__init__(*args, **(kwargs | {"disable": True}))

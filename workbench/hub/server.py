@@ -50,13 +50,13 @@ def describe(name: str, path: Path) -> HubFile:
 
 @lru_cache(maxsize=100_000)
 def _describe(name: str, path: Path, size: int, mtime_ns: int) -> HubFile:
-    if size < 200 and (pointer := _POINTER.fullmatch(path.read_bytes())):
-        return HubFile(name, path, int(pointer[2]), _blob_id(path.read_bytes()), pointer[1].decode())
+    if size < 200 and (pointer := _POINTER.fullmatch(text := path.read_bytes())):
+        return HubFile(name, path, int(pointer[2]), _blob_id(text), pointer[1].decode())
     if name.endswith(LFS_SUFFIXES):
         with path.open("rb") as content:
             sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
-        return HubFile(name, path, size, _blob_id(text.encode()), sha256)
+        written = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
+        return HubFile(name, path, size, _blob_id(written.encode()), sha256)
     return HubFile(name, path, size, _blob_id(path.read_bytes()), None)
 
 
@@ -156,10 +156,10 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
-    def do_GET(self) -> None:  # noqa: N802 (the name http.server calls)
+    def do_GET(self) -> None:
         self._answer()
 
-    def do_HEAD(self) -> None:  # noqa: N802
+    def do_HEAD(self) -> None:
         self._answer()
 
     def log_message(self, format: str, *args: Any) -> None:

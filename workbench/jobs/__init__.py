@@ -1,13 +1,14 @@
 """Measuring a suite: the request of a `workbench probe` call, and what came of it."""
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
 from pydantic import ValidationError
 
+from analysis_db import queries
 from analysis_db.store import Store
 from probes.base import Metric, Probe, installed_probe_ids, installed_probes
 from workbench.catalogue import record_suite
@@ -170,10 +171,7 @@ def _parse_settings(
 def register(store: Store, probes: Sequence[type[Probe]]) -> None:
     """Write the probes and the definitions of their metrics into the store."""
     store.register_probes(
-        [
-            {"probe": p.id, "version": p.version, "title": p.title, "needs": p.needs}
-            for p in probes
-        ],
+        [{"probe": p.id, "version": p.version, "title": p.title, "needs": p.needs} for p in probes],
         [
             {
                 "metric": m.id,
@@ -210,20 +208,18 @@ def coverage(name: str, home: Home) -> list[dict[str, Any]]:
 def failed_runs(name: str, home: Home) -> list[dict[str, Any]]:
     """The newest failed run of every phase and probe that has not succeeded since."""
     load_suite(name, home)
-    sql = (
-        "SELECT r.phase, r.probe, r.started_at, r.error FROM runs r "
-        "JOIN coverage c USING (suite, phase, probe) "
-        "WHERE r.suite = $suite AND r.status = 'failed' AND c.status = 'failed' "
-        "QUALIFY row_number() OVER (PARTITION BY r.phase, r.probe ORDER BY r.started_at DESC) = 1 "
-        "ORDER BY r.phase, r.probe"
-    )
-    rows: list[dict[str, Any]] = Store(home.store).table(sql, {"suite": name}).to_pylist()
-    return rows
+    failures = queries.failures(Store(home.store), name).to_dict("records")
+    return [{str(column): value for column, value in row.items()} for row in failures]
 
 
 def find_metrics(name: str | None) -> list[tuple[str, Metric]]:
-    """(probe, metric) of every registered metric, or of those named; UsageError if there is none."""
-    every = [(probe.id, metric) for probe in installed_probes().values() for metric in probe.metrics]
+    """(probe, metric) of every registered metric, or of the metric or probe named.
+
+    Raises UsageError when there is none of that name.
+    """
+    every = [
+        (probe.id, metric) for probe in installed_probes().values() for metric in probe.metrics
+    ]
     chosen = [entry for entry in every if name in (None, entry[0], entry[1].id)]
     if not chosen:
         near = get_close_matches(name or "", {metric.id for _, metric in every}, n=3)

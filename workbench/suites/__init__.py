@@ -182,7 +182,8 @@ def load_suite(name: str, home: Home) -> Suite:
     if name not in files:
         raise UsageError(
             f"There is no suite named {name!r}: `workbench suites` lists "
-            f"{', '.join(sorted(files))}" + ("" if "demo" in files else "; `workbench demo` makes demo")
+            f"{', '.join(sorted(files))}"
+            + ("" if "demo" in files else "; `workbench demo` makes demo")
             + "."
         )
     return load_suite_file(files[name])
