@@ -1,6 +1,9 @@
 """`workbench demo`: the whole path on a tiny suite."""
 
+import shlex
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -41,5 +44,11 @@ def demo(
         f"{counts['checkpoints']} checkpoints, {counts['jobs']} measurement runs, "
         f"{counts['values']:,} values in {home.store} ({counts['seconds']} s).",
         highlight=False,
+        soft_wrap=True,
     )
-    console.print("Open the dashboard: workbench app    then http://127.0.0.1:8501")
+    command = shlex.join([str(Path(sys.argv[0]).with_name("workbench")), "app"])
+    console.print(
+        f"Open the dashboard with  {command}  and go to http://127.0.0.1:8501",
+        highlight=False,
+        soft_wrap=True,
+    )

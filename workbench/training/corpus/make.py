@@ -68,19 +68,24 @@ def code_documents(stdlib: Path) -> Iterator[str]:
 
 
 def continuation_choices(held: dict[str, list[str]], rng: random.Random) -> Iterator[dict]:
-    """The true continuation of a passage among three of the same domain."""
-    for domain, documents in held.items():
-        unit = 36 if domain == "chinese" else 80
-        usable = [text for text in documents if len(text) >= 2 * unit]
-        for text in usable[:CHOICES_PER_DOMAIN]:
-            others = rng.sample([t for t in usable if t is not text], 3)
-            choices = [t[unit : 2 * unit] for t in (text, *others)]
-            order = rng.sample(range(4), 4)
+    """The true continuation of a passage among one of each other domain.
+
+    Distractors of the same domain leave a model of a million parameters at chance.
+    """
+    unit = {domain: 36 if domain == "chinese" else 80 for domain in held}
+    usable = {
+        domain: [text for text in documents if len(text) >= 2 * unit[domain]]
+        for domain, documents in held.items()
+    }
+    for domain, documents in usable.items():
+        for number, text in enumerate(documents[:CHOICES_PER_DOMAIN]):
+            passages = {d: usable[d][number] for d in held} | {domain: text}
+            order = rng.sample(list(held), len(held))
             yield {
                 "domain": domain,
-                "context": text[:unit],
-                "choices": [choices[i] for i in order],
-                "answer": order.index(0),
+                "context": text[: unit[domain]],
+                "choices": [passages[d][unit[d] : 2 * unit[d]] for d in order],
+                "answer": order.index(domain),
             }
 
 
@@ -88,7 +93,7 @@ def last_words(documents: list[str]) -> Iterator[dict]:
     """A sentence group whose last word also stands earlier in it, as LAMBADA asks for it."""
     for text in documents:
         free_from = 100
-        for end in re.finditer(r"[a-z]{4,}(?=[.,;:])", text):
+        for end in re.finditer(r"(?<= )[a-z]{4,}(?=[.,;:])", text):
             context = text[max(0, end.start() - 200) : end.start()]
             if end.start() >= free_from and re.search(rf"\b{end.group()}\b", context):
                 yield {"context": context.rstrip(), "target": end.group()}
