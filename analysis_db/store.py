@@ -85,14 +85,16 @@ class Store:
 
         Raises StoreError when there is no store, StoreTooNew and StoreBusy.
         """
+        nothing = StoreError(
+            f"There is no metrics store at {self.path}: run `workbench demo`, or "
+            "`workbench probe`, to make one."
+        )
         if not self.path.exists():
-            raise StoreError(
-                f"There is no metrics store at {self.path}: run `workbench demo`, or "
-                "`workbench probe`, to make one."
-            )
+            raise nothing
         connection = self._connect(read_only=True)
         try:
-            self._check_version(connection)
+            if self._check_version(connection) == 0:  # its first write was killed half way
+                raise nothing
             yield connection
         finally:
             connection.close()

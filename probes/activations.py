@@ -16,7 +16,7 @@ from probes.activation_statistics import (
 )
 from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint, ProbeSettings
 from probes.sites import final_norm_factor, layer_factors, load_with_windows
-from probes.text import token_hash
+from probes.text import PROBE_TEXT, token_hash
 
 _YULAN = "YuLan-Mini, arXiv 2412.17743, section on training stability"
 _MASSIVE = "Sun et al. 2024, arXiv 2402.17762 (massive activations)"
@@ -150,6 +150,7 @@ class ActivationsProbe(Probe):
     title = "Hidden states at every site: moments, outliers, growth, dead neurons, logits"
     needs = "model"
     Settings = ActivationsSettings
+    data = PROBE_TEXT
     metrics = METRICS
 
     @torch.no_grad()

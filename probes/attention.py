@@ -10,7 +10,7 @@ from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 from probes.attention_statistics import AttentionStatistics, causal_scores
 from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint, ProbeSettings
 from probes.sites import alpha, load_with_windows
-from probes.text import token_hash
+from probes.text import PROBE_TEXT, token_hash
 
 
 class AttentionSettings(ProbeSettings):
@@ -35,6 +35,7 @@ class AttentionProbe(Probe):
     title = "Logits, entropy and sink of every attention head"
     needs = "model"
     Settings = AttentionSettings
+    data = PROBE_TEXT
     metrics = (
         Metric(
             id="max_logit",

@@ -5,11 +5,13 @@ it opens no file of its own, draws nothing and knows no SQL. Third parties regis
 under the entry-point group ``workbench.probes``; ours are registered in the same way.
 """
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
+from importlib.resources.abc import Traversable
 from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
@@ -181,6 +183,18 @@ class Probe(ABC):
     needs: ClassVar[Need]
     Settings: ClassVar[type[ProbeSettings]] = ProbeSettings
     metrics: ClassVar[tuple[Metric, ...]]
+    data: ClassVar[Traversable | None] = None
+    """Folder of shipped files that the numbers depend on, such as the probe text."""
+
+    @classmethod
+    def data_digest(cls) -> str:
+        """sha256 over names and contents of the shipped files; when it changes, jobs are redone."""
+        digest = hashlib.sha256()
+        shipped = cls.data.iterdir() if cls.data is not None else ()
+        for file in sorted(shipped, key=lambda entry: entry.name):
+            if file.is_file():
+                digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        return digest.hexdigest()
 
     @abstractmethod
     def measure(

@@ -53,6 +53,7 @@ class BenchmarksProbe(Probe):
     title = "Accuracy and perplexity on the shipped lm-eval tasks"
     needs = "model"
     Settings = BenchmarksSettings
+    data = _FOLDER
     metrics = ()
 
     def measure(

@@ -8,7 +8,7 @@ from pydantic import Field, PositiveInt
 from torch.nn.functional import cross_entropy
 
 from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint, ProbeSettings
-from probes.text import cut, probe_text, token_hash
+from probes.text import PROBE_TEXT, cut, probe_text, token_hash
 
 
 class LossSettings(ProbeSettings):
@@ -31,6 +31,7 @@ class LossProbe(Probe):
     title = "Negative log likelihood and bits per byte of held-out text, by domain"
     needs = "model"
     Settings = LossSettings
+    data = PROBE_TEXT
     metrics = (
         Metric(
             id="nll",

@@ -51,11 +51,14 @@ class Windows:
             yield ids_BT, labels_BT
 
 
+PROBE_TEXT = files("probes").joinpath("probe_text")
+
+
 @cache
 def probe_text() -> dict[str, tuple[str, ...]]:
     """The shipped documents by domain, domains sorted."""
     shipped = sorted(
-        (f for f in files("probes").joinpath("probe_text").iterdir() if f.name.endswith(".jsonl")),
+        (f for f in PROBE_TEXT.iterdir() if f.name.endswith(".jsonl")),
         key=lambda file: file.name,
     )
     return {

@@ -1,6 +1,7 @@
 """Import the CSV facts of a suite: its data mix and the scores its authors published."""
 
 import csv
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,25 +61,31 @@ def import_published_scores(store: Store, suite: str, path: Path) -> int:
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    with path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines)
-        missing = [name for name in columns if name not in (reader.fieldnames or [])]
-        if missing:
-            raise StoreError(
-                f"{path} lacks the column {missing[0]}: it needs {', '.join(columns)}."
-            )
-        return list(enumerate(reader, start=2))
+    try:
+        with path.open(encoding="utf-8", newline="") as lines:
+            reader = csv.DictReader(lines)
+            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+            if missing:
+                raise StoreError(
+                    f"{path} lacks the column {missing[0]}: it needs {', '.join(columns)}."
+                )
+            return [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise StoreError(f"{path} cannot be read as CSV ({error}); nothing was imported.") from None
 
 
 def _number(
     row: Mapping[str, str], column: str, kind: type[int] | type[float], path: Path, line: int
 ) -> int | float:
     try:
-        return kind(row[column])
+        number = kind(row[column])
     except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
         raise StoreError(
             f"{path}, line {line}: {column} is {row[column]!r}, not a number; nothing was imported."
-        ) from None
+        )
+    return number
 
 
 def _replace(store: Store, table: str, suite: str, rows: list[dict[str, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 from pathlib import Path
 from typing import Any
 
@@ -33,14 +34,12 @@ def import_training_log(store: Store, folder: Path) -> int:
     Raises StoreError naming the file and line that is wrong; then nothing is stored. A value that
     is not finite is stored as NULL: a diverged step is a fact, but NaN is no number.
     """
-    run = _read_json(folder / "run.json", (folder / "run.json").read_text(encoding="utf-8"), 1)
+    run = _read_json(folder / "run.json", "\n".join(_lines(folder / "run.json")), 1)
+    if not isinstance(run.get("run"), str):
+        raise StoreError(f"{folder / 'run.json'} does not name its run; nothing was imported.")
     rows: list[tuple[Any, ...]] = []
     log = folder / "log.jsonl"
-    with log.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            record = _read_json(log, line, number)
-            try:
-                at = (run["run"], record["step"], record["tokens"])
+    XXX
                 rows += [(*at, metric, None, None, _finite(value))
                          for metric, value in record["values"].items()]  # fmt: skip
                 rows += [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli import app
-from workbench.cli.output import Json, console, print_rows, progress_bar
+from workbench.cli.output import Json, console, note, print_rows, progress_bar
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -28,11 +28,17 @@ def demo(
     started = time.perf_counter()
     with progress_bar() as bar:
         tasks: list[TaskID] = []
+
+        def step(name: str) -> None:
+            tasks.append(bar.add_task(name, total=None))
+            if bar.disable:  # no terminal, no bar: a log gets a line
+                note.print(f"{name} ...", highlight=False)
+
         counts = run_demo(
             home,
             seed=seed,
             progress=Progress(
-                step=lambda name: tasks.append(bar.add_task(name, total=None)),
+                step=step,
                 advance=lambda done, total: bar.update(tasks[-1], completed=done, total=total),
             ),
         )

@@ -43,7 +43,7 @@ def _cell(value: Any) -> str:
 
 
 def progress_bar() -> "Progress":
-    """A bar with count, rate and time left, on stderr; nothing of it stays in a pipe."""
+    """A bar with count, rate and time left, on stderr; only on a terminal."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -70,4 +70,5 @@ def progress_bar() -> "Progress":
         TextColumn("left"),
         TimeRemainingColumn(),
         console=note,
+        disable=not note.is_terminal,
     )

@@ -37,11 +37,11 @@ def probe(
         suite, phases, probes, tuple(settings or ()), device, dtype, force=force
     )
     with progress_bar() as bar:
-        task = bar.add_task("Probing", total=None)
+        task = bar.add_task("Probing", total=None, visible=False)
         result = jobs.probe_suite(
             request,
             Home.from_env(),
-            on_plan=lambda total: bar.update(task, total=total),
+            on_plan=lambda total: bar.update(task, total=total, visible=total > 0),
             on_start=lambda job: bar.update(task, description=job.name),
             on_end=lambda outcome: bar.advance(task),
         )

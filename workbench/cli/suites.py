@@ -44,10 +44,16 @@ def pull(
 
     rows: list[dict[str, Any]] = []
     with progress_bar() as bar:
-        task = bar.add_task("Pulling", total=None)
+        task = bar.add_task("Pulling", total=None, visible=False)
         results = pull_suite(suite, phases, Home.from_env(), with_optimizer=with_optimizer)
         for number, (total, row) in enumerate(results, start=1):
-            bar.update(task, total=total, completed=number, description=f"Phase {row['phase']}")
+            bar.update(
+                task,
+                total=total,
+                completed=number,
+                description=f"Phase {row['phase']}",
+                visible=True,
+            )
             rows.append(row)
     print_rows(rows, as_json=as_json)
     failed = [row for row in rows if row["status"] == "failed"]

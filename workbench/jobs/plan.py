@@ -1,8 +1,8 @@
 """Phases x probes -> jobs: what has to be measured.
 
 A job's fingerprint covers everything its numbers depend on: the checkpoint's files, the overrides,
-the probe and its version, the settings, dtype and kind of device. A fingerprint that has succeeded
-is skipped.
+the probe, its version and shipped data, the settings, dtype and kind of device. A fingerprint that
+has succeeded is skipped.
 """
 
 import hashlib
@@ -45,6 +45,7 @@ class Job:
             self.phase.overrides_json,
             self.probe.id,
             self.probe.version,
+            self.probe.data_digest(),
             self.settings_json,
             self.dtype,
             self.device.partition(":")[0],
