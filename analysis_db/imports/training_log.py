@@ -34,25 +34,28 @@ def import_training_log(store: Store, folder: Path) -> int:
     Raises StoreError naming the file and line that is wrong; then nothing is stored. A value that
     is not finite is stored as NULL: a diverged step is a fact, but NaN is no number.
     """
-    run = _read_json(folder / "run.json", "\n".join(_lines(folder / "run.json")), 1)
+    run = _read_json(folder / "run.json", _read_text(folder / "run.json"), 1)
     if not isinstance(run.get("run"), str):
-        raise StoreError(f"{folder / 'run.json'} does not name its run; nothing was imported.")
+        raise StoreError(f"{folder / 'run.json'}: field run is missing; nothing was imported.")
     rows: list[tuple[Any, ...]] = []
     log = folder / "log.jsonl"
-    XXX
-                rows += [(*at, metric, None, None, _finite(value))
-                         for metric, value in record["values"].items()]  # fmt: skip
-                rows += [
-                    (*at, metric, layer, module, _finite(value))
-                    for metric, modules in record.get("layers", {}).items()
-                    for module, values in modules.items()
-                    for layer, value in enumerate(values)
-                ]
-            except (KeyError, TypeError, AttributeError) as error:
-                raise StoreError(
-                    f"{log}, line {number}: {error} is missing or of the wrong kind; nothing was "
-                    "imported."
-                ) from None
+    for number, line in enumerate(_read_text(log).splitlines(), start=1):
+        record = _read_json(log, line, number)
+        try:
+            at = (run["run"], operator.index(record["step"]), operator.index(record["tokens"]))
+            rows += [(*at, metric, None, None, _finite(value))
+                     for metric, value in record["values"].items()]  # fmt: skip
+            rows += [
+                (*at, metric, layer, module, _finite(value))
+                for metric, modules in record.get("layers", {}).items()
+                for module, values in modules.items()
+                for layer, value in enumerate(values)
+            ]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise StoreError(
+                f"{log}, line {number}: {error} is missing or of the wrong kind; nothing was "
+                "imported."
+            ) from None
     columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _STEP_SCHEMA]
     steps = pa.table(
         [pa.array(c, f.type) for c, f in zip(columns, _STEP_SCHEMA, strict=True)],
@@ -68,13 +71,22 @@ def import_training_log(store: Store, folder: Path) -> int:
     return steps.num_rows
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} cannot be read ({error}); nothing was imported.") from None
+
+
 def _read_json(path: Path, text: str, line: int) -> dict[str, Any]:
     try:
-        record: dict[str, Any] = json.loads(text)
+        record = json.loads(text)
     except json.JSONDecodeError as error:
         raise StoreError(
             f"{path}, line {line}: not valid JSON ({error.msg}); nothing was imported."
         ) from None
+    if not isinstance(record, dict):
+        raise StoreError(f"{path}, line {line}: not a JSON object; nothing was imported.")
     return record
 
 

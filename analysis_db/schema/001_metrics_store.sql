@@ -153,9 +153,10 @@ JOIN data.newest_run r USING (run_id)
 LEFT JOIN data.suite s ON s.suite = r.suite
 UNION ALL
 SELECT suite, phase, model, benchmark, 'score', score, NULL, NULL,
-       try_cast(regexp_extract(setting, '(\d+)-shot', 1) AS INTEGER), 'published',
+       try_cast(regexp_extract(setting, '(\d+)[- ]shot', 1) AS INTEGER), 'published',
        true, NULL, NULL, NULL, NULL
-FROM data.published_score;
+FROM data.published_score
+WHERE score IS NOT NULL;
 
 CREATE VIEW data_mix AS
 SELECT suite, phase, run, source, source_group, category, bucket, tokens_b FROM data.data_mix;

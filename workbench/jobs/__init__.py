@@ -78,10 +78,16 @@ class ProbeResult:
         """The command that runs the failed jobs again."""
         phases = sorted({outcome.job.phase.phase for outcome in self.failed})
         probes = sorted({outcome.job.probe.id for outcome in self.failed})
-        words = ["workbench", "probe", self.request.suite]
+        asked = self.request
+        words = ["workbench", "probe", asked.suite]
         words += ["--phases", ",".join(map(str, phases)), "--probes", ",".join(probes)]
-        words += [word for entry in self.request.settings for word in ("--set", entry)]
-        return shlex.join(words)
+        for entry in asked.settings:
+            if entry.partition(".")[0] in probes:  # a setting of a probe not named is refused
+                words += ["--set", entry]
+        for option, default in (("device", "auto"), ("dtype", "float32")):
+            if getattr(asked, option) != default:
+                words += [f"--{option}", getattr(asked, option)]
+        return shlex.join([*words, "--force"] if asked.force else words)
 
 
 def probe_suite(

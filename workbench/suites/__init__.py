@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from workbench.errors import UsageError, WorkbenchError
 from workbench.settings import Home
@@ -83,7 +83,7 @@ class Suite(BaseModel):
     title: str
     about: str = ""
     licence: str = ""
-    phases: tuple[Phase, ...]
+    phases: tuple[Phase, ...] = Field(min_length=1)
     data_mix: Path | None = None
     published_scores: Path | None = None
     training_log: Path | None = None
@@ -107,7 +107,7 @@ class Suite(BaseModel):
                 chosen |= known.keys()
             elif part in stages:
                 chosen |= {phase.phase for phase in self.phases if phase.stage == part}
-            elif first.isdigit() and (last.isdigit() if dash else not last):
+            elif first.isdecimal() and (last.isdecimal() if dash else not last):
                 low, high = int(first), int(last or first)
                 missing = [n for n in (low, high) if n not in known]
                 if missing or low > high:
@@ -127,6 +127,9 @@ class Suite(BaseModel):
         return [known[n] for n in sorted(chosen)]
 
 
+_PATHS = ("data_mix", "published_scores", "training_log", "cache_dir", "local_hub")
+
+
 def load_suite_file(path: Path) -> Suite:
     """Read and validate one suite TOML. Paths in it are relative to the file.
 
@@ -134,14 +137,20 @@ def load_suite_file(path: Path) -> Suite:
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WorkbenchError(f"{path} is not valid TOML: {error}.") from None
     overrides = raw.pop("overrides", {})
-    for field in ("data_mix", "published_scores", "training_log", "cache_dir", "local_hub"):
-        if field in raw:
-            raw[field] = path.parent / raw[field]
+    for field in ("phases", *_PATHS):
+        if not isinstance(raw.get(field, ""), str):
+            raise WorkbenchError(f"{path}: field {field}: a path is wanted, not {raw[field]!r}.")
+    raw |= {field: path.parent / raw[field] for field in _PATHS if field in raw}
+    if raw.get("name", path.stem) != path.stem:
+        raise WorkbenchError(f"{path}: field name: it has to be that of the file, {path.stem}.")
     try:
         raw["phases"] = _read_phases(path.parent / raw.get("phases", ""), overrides)
+        unknown = overrides.keys() - {str(phase.phase) for phase in raw["phases"]}
+        if unknown:
+            raise WorkbenchError(f"{path}: field overrides.{min(unknown)}: there is no such phase.")
         return Suite.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
@@ -155,19 +164,26 @@ def _read_phases(path: Path, overrides: dict[str, dict[str, Any]]) -> list[Phase
     phases: list[Phase] = []
     seen: float | None = 0.0
     with path.open(encoding="utf-8", newline="") as lines:
-        for number, row in enumerate(csv.DictReader(lines), start=2):
+        reader = csv.DictReader(lines, restkey="more columns than the header")
+        for row in reader:
+            changes = overrides.get(row.get("phase", ""), {})
             try:
-                phase = Phase.model_validate(row | {"overrides": overrides.get(row["phase"], {})})
+                phase = Phase.model_validate(row | {"overrides": changes})
             except ValidationError as error:
                 first = error.errors()[0]
                 field = ".".join(str(part) for part in first["loc"])
                 raise WorkbenchError(
-                    f"{path}, line {number}: field {field}: {first['msg']}."
+                    f"{path}, line {reader.line_num}: field {field}: {first['msg']}."
                 ) from None
+            if phases and phase.phase <= phases[-1].phase:
+                raise WorkbenchError(
+                    f"{path}, line {reader.line_num}: field phase: {phase.phase} comes after "
+                    f"{phases[-1].phase}; phases stand in order, each once."
+                )
             seen = None if seen is None or phase.tokens_b is None else seen + phase.tokens_b
             rounded = None if seen is None else round(seen, 6)
             phases.append(phase.model_copy(update={"tokens_seen_b": rounded}))
-    return sorted(phases, key=lambda phase: phase.phase)
+    return phases
 
 
 def suite_files(home: Home) -> dict[str, Path]:

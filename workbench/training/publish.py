@@ -131,7 +131,7 @@ class Publisher:
         config = json.loads((folded / "config.json").read_text(encoding="utf-8"))
         shutil.rmtree(scratch)
         save_weights(folder, averaged)
-        _write_json(folder / "config.json", config | {"dtype": "bfloat16"})
+        _write_json(folder / "config.json", config | {"torch_dtype": "bfloat16"})
 
 
 def save_weights(folder: Path, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -2,9 +2,16 @@
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from workbench.errors import WorkbenchError
 from workbench.training.schedule import Shape, WarmupStableDecay
@@ -17,17 +24,24 @@ class _Section(BaseModel):
 
 
 class Tokenizer(_Section):
-    vocab_size: int
+    vocab_size: int = Field(ge=259)
     """Size of the byte-level BPE vocabulary, special tokens included."""
 
 
 class Batch(_Section):
-    tokens: int
+    tokens: PositiveInt
     """Tokens of one optimizer step."""
-    context_length: int
+    context_length: PositiveInt
     """Tokens of a sequence before annealing."""
-    annealing_context_length: int
+    annealing_context_length: PositiveInt
     """Tokens of a sequence in the annealing phases."""
+
+    @model_validator(mode="after")
+    def _whole_sequences(self) -> Self:
+        for length in (self.context_length, self.annealing_context_length):
+            if self.tokens % length:
+                raise ValueError(f"tokens {self.tokens} is no multiple of the length {length}")
+        return self
 
 
 class Rope(_Section):
@@ -50,11 +64,11 @@ class Optimizer(_Section):
 
 
 class Schedule(_Section):
-    warmup_share: float
+    warmup_share: float = Field(ge=0, le=1)
     """Share of all steps in which the rate rises from 0."""
-    annealing_phases: int
+    annealing_phases: PositiveInt
     """Number of last phases in which the rate falls."""
-    constant_share: float
+    constant_share: float = Field(ge=0, lt=1)
     """Share of the annealing steps at the end that keep the final rate."""
     final_factor: float
     """Final rate over peak rate."""
@@ -63,11 +77,11 @@ class Schedule(_Section):
 
 class Recipe(_Section):
     name: str
-    phases: int
-    steps_per_phase: int
-    merged_checkpoints: int
+    phases: PositiveInt
+    steps_per_phase: PositiveInt
+    merged_checkpoints: PositiveInt
     """The final model is the average of this many last checkpoints."""
-    merge_every: int
+    merge_every: PositiveInt
     """Steps between the checkpoints that are averaged."""
     optimizer_phases: tuple[int, ...]
     """Phases whose optimizer state is published."""
@@ -80,6 +94,14 @@ class Recipe(_Section):
     schedule: Schedule
     model: dict[str, Any]
     """Fields of the model's config."""
+
+    @model_validator(mode="after")
+    def _fits_its_phases(self) -> Self:
+        if self.schedule.annealing_phases >= self.phases:
+            raise ValueError(f"{self.phases} phases leave none before annealing")
+        if (self.merged_checkpoints - 1) * self.merge_every >= self.steps_per_phase:
+            raise ValueError("merged_checkpoints do not fit into the steps of the last phase")
+        return self
 
     @property
     def steps(self) -> int:
@@ -115,7 +137,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read one recipe; raises WorkbenchError naming the file and the field that is wrong."""
     try:
         return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise WorkbenchError(f"{path} is not valid TOML: {error}.") from None
     except ValidationError as error:
         first = error.errors()[0]

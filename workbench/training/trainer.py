@@ -7,6 +7,7 @@ same weights bit for bit. A run that was stopped goes on from the end of its las
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -84,6 +85,18 @@ class _VarianceTap:
         return torch.stack(values).tolist()
 
 
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """The switch is the process's own: left on, cuBLAS refuses to work for whoever comes next."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+@_deterministic()
 def train(
     recipe: Recipe,
     tokenizer: Tokenizer,
@@ -100,12 +113,11 @@ def train(
     ``shares`` gives the domain shares of each phase; ``on_step`` is told steps done and in all.
     """
     torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True)
     folder.mkdir(parents=True, exist_ok=True)
     model = build_model(recipe, tokenizer.get_vocab_size())
     optimizer = build_optimizer(model, recipe)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    done_phases = _resume(folder, model, optimizer)
+    done_phases = _resume(folder, model, optimizer, recipe.steps_per_phase)
     run = _start_run_file(folder, recipe, model, seed=seed, suite=suite)
     tap = _VarianceTap(model)
     rate = recipe.rate()
@@ -210,8 +222,13 @@ def _save_state(
     fresh.replace(folder / STATE_FILE)
 
 
-def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> int:
-    """Load the state of the last whole phase, if there is one; returns the phases done."""
+def _resume(
+    folder: Path, model: nn.Module, optimizer: torch.optim.AdamW, steps_per_phase: int
+) -> int:
+    """Load the state of the last whole phase, if there is one; returns the phases done.
+
+    Lines of the log past it are dropped, and with them one that a killed process left torn.
+    """
     phase = 0
     if (folder / STATE_FILE).exists():
         state = torch.load(folder / STATE_FILE, weights_only=True)
@@ -219,13 +236,8 @@ def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.AdamW) -> int
         optimizer.load_state_dict(state["optimizer"])
         phase = state["phase"]
     if (folder / LOG_FILE).exists():
-        kept = [record for record in read_log(folder) if record["phase"] <= phase]
-        text = "".join(json.dumps(record) + "\n" for record in kept)
-        (folder / LOG_FILE).write_text(text, encoding="utf-8")
+        lines = (folder / LOG_FILE).read_text(encoding="utf-8").splitlines(keepends=True)
+        fresh = folder / (LOG_FILE + ".new")
+        fresh.write_text("".join(lines[: phase * steps_per_phase]), encoding="utf-8")
+        fresh.replace(folder / LOG_FILE)
     return phase
-
-
-def read_log(folder: Path) -> Iterator[dict[str, Any]]:
-    """The records of a run's log, one per step."""
-    with (folder / LOG_FILE).open(encoding="utf-8") as lines:
-        yield from map(json.loads, lines)
