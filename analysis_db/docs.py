@@ -8,18 +8,9 @@ from analysis_db.store import Store
 
 def public_views(store: Store) -> list[tuple[str, str, list[tuple[str, str]]]]:
     """(view, comment, [(column, type)]) of every public view, by name."""
-    with store.read() as connection:
-        views = connection.execute(
-            "SELECT view_name, comment FROM duckdb_views() "
-            "WHERE schema_name = 'main' AND NOT internal ORDER BY view_name"
-        ).fetchall()
-        columns = connection.execute(
-            "SELECT table_name, column_name, data_type FROM duckdb_columns() "
-            "WHERE schema_name = 'main' AND NOT internal ORDER BY table_name, column_index"
-        ).fetchall()
     return [
-        (view, comment, [(name, kind) for table, name, kind in columns if table == view])
-        for view, comment in views
+        (view, about, [(name, kind) for name, kind, _ in columns])
+        for view, about, columns in _described(store)
     ]
 
 
@@ -29,7 +20,7 @@ def schema_markdown() -> str:
         store = Store(Path(folder) / "metrics.duckdb")
         with store.write():
             pass
-        views = public_views(store)
+        views = _described(store)
         version = store.schema_version()
     lines = [
         "# Schema of the metrics store",
@@ -39,7 +30,21 @@ def schema_markdown() -> str:
         "The tables behind them, in the schema `data`, may change at any time.",
         "Ask with `workbench sql`, on the SQL page, or with DuckDB itself.",
     ]
-    for view, comment, columns in views:
-        lines += ["", f"## {view}", "", comment, "", "| column | type |", "|---|---|"]
-        lines += [f"| `{name}` | {kind} |" for name, kind in columns]
+    for view, about, columns in views:
+        lines += ["", f"## {view}", "", about, "", "| column | type | |", "|---|---|---|"]
+        lines += [f"| `{name}` | {kind} | {what} |" for name, kind, what in columns]
     return "\n".join(lines) + "\n"
+
+
+def _described(store: Store) -> list[tuple[str, str, list[tuple[str, str, str]]]]:
+    """(view, comment, [(column, type, comment)]) from the comments in the schema files."""
+    with store.read() as connection:
+        views = connection.execute(
+            "SELECT view_name, comment FROM duckdb_views() "
+            "WHERE schema_name = 'main' AND NOT internal ORDER BY view_name"
+        ).fetchall()
+        columns = connection.execute(
+            "SELECT table_name, column_name, data_type, comment FROM duckdb_columns() "
+            "WHERE schema_name = 'main' AND NOT internal ORDER BY table_name, column_index"
+        ).fetchall()
+    return [(view, about, [c[1:] for c in columns if c[0] == view]) for view, about in views]

@@ -2,9 +2,10 @@
 
 DuckDB lets one process write or many read. Every connection here is short and is retried with
 growing, jittered pauses, so that a dashboard, a probe run and a notebook share the file. Readers
-are sandboxed: no access to other files, no changed settings.
+are sealed: no file, no settings, a bound on memory. Times are UTC.
 """
 
+import os
 import random
 import threading
 import time
@@ -23,15 +24,29 @@ import pyarrow as pa
 from analysis_db.errors import StoreBusy, StoreError, StoreTooNew
 
 FIRST_PAUSE_S, PAUSE_GROWTH, LONGEST_PAUSE_S, PATIENCE_S = 0.005, 1.6, 0.25, 10.0
+# The same for every reader: DuckDB refuses two configurations of one file in one process.
 READER_CONFIG: dict[str, Any] = {
     "enable_external_access": "false",
-    "lock_configuration": "true",
     "memory_limit": "2GB",
     "threads": "2",
+    "temp_directory": "",  # a query too large for the memory fails; it never fills the disk
 }
+# enable_external_access alone leaves the store's own file open to COPY ... TO, which overwrites
+# it even on a read-only connection. Once the file is open no file system is needed any more.
+_SEAL = (
+    "SET GLOBAL TimeZone = 'UTC'",
+    "SET disabled_filesystems = 'LocalFileSystem'",
+    "SET lock_configuration = true",
+)
 # The texts of DuckDB 2.0 for "somebody else has the file right now": another process, or a
 # connection of the other kind in this process.
 _BUSY_TEXTS = ("Could not set lock on file", "different configuration")
+_NEWS = "run `workbench demo`, or `workbench probe`, to make one."
+
+_opening = threading.Lock()
+"""Held while a connection is opened and sealed: all readers of a process share one database."""
+_writing = threading.Lock()
+"""Held for a whole write: threads of a process take turns; between processes DuckDB's lock does."""
 
 _TABLES = {"measurements": "measurement", "histograms": "histogram", "benchmarks": "benchmark"}
 
@@ -77,24 +92,18 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.Lock()
 
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A short, read-only, sandboxed connection.
+        """A short, read-only, sealed connection.
 
         Raises StoreError when there is no store, StoreTooNew and StoreBusy.
         """
-        nothing = StoreError(
-            f"There is no metrics store at {self.path}: run `workbench demo`, or "
-            "`workbench probe`, to make one."
-        )
         if not self.path.exists():
-            raise nothing
+            raise StoreError(f"There is no metrics store at {self.path}: {_NEWS}")
         connection = self._connect(read_only=True)
         try:
-            if self._check_version(connection) == 0:  # its first write was killed half way
-                raise nothing
+            self._check_version(connection)
             yield connection
         finally:
             connection.close()
@@ -103,22 +112,21 @@ class Store:
     def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A short connection inside one transaction: all of it happens, or nothing.
 
-        Raises StoreTooNew, StoreBusy, and StoreError when the disk is full.
+        Raises StoreTooNew, StoreBusy, and StoreError when the file cannot be written.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock:
+        with _writing:
+            if not self.path.exists():
+                self._create()
             connection = self._connect(read_only=False)
             try:
+                found = self._check_version(connection)
                 connection.execute("BEGIN")
-                self._migrate(connection)
+                _migrate(connection, found)
                 yield connection
                 connection.execute("COMMIT")
             except duckdb.Error as error:
-                if "No space left" in str(error):
-                    raise StoreError(
-                        f"The disk of {self.path} is full: free some space and repeat the command; "
-                        "nothing of it was stored."
-                    ) from None
+                if _is_full(error):
+                    raise StoreError(self._full(error)) from None
                 raise
             finally:
                 connection.close()  # an open transaction is rolled back
@@ -172,12 +180,22 @@ class Store:
             insert(connection, "metric", metrics)
 
     def write_run(self, record: RunRecord, tables: Mapping[str, pa.Table]) -> None:
-        """A run and all its rows, in one transaction."""
-        with self.write() as connection:
-            insert(connection, "run", [asdict(record)])
-            for name, table in tables.items():
-                run_ids = pa.array([record.run_id] * table.num_rows, pa.string())
-                insert(connection, _TABLES[name], table.append_column("run_id", run_ids))
+        """A run and all its rows, in one transaction; tables as ``probes.base`` defines them.
+
+        Raises StoreError for a value that is not finite, or missing without a reason.
+        """
+        try:
+            with self.write() as connection:
+                insert(connection, "run", [asdict(record)])
+                for name, table in tables.items():
+                    run_ids = pa.array([record.run_id] * table.num_rows, pa.string())
+                    insert(connection, _TABLES[name], table.append_column("run_id", run_ids))
+        except duckdb.ConstraintException as error:
+            raise StoreError(
+                f"The probe {record.probe} returned a row for phase {record.phase} that the store "
+                f"refuses ({_first_line(error)}): nothing of the run was stored; report it to the "
+                "probe's author."
+            ) from None
 
     def complete_fingerprints(self, suite: str) -> set[str]:
         """The fingerprints that have succeeded; empty when there is no store yet."""
@@ -191,15 +209,10 @@ class Store:
         pause = FIRST_PAUSE_S
         while True:
             try:
-                return duckdb.connect(
-                    self.path, read_only=read_only, config=READER_CONFIG if read_only else {}
-                )
-            except (duckdb.IOException, duckdb.ConnectionException) as error:
+                return _open(self.path, read_only=read_only)
+            except (duckdb.Error, OSError) as error:
                 if not any(text in str(error) for text in _BUSY_TEXTS):
-                    raise StoreError(
-                        f"{self.path} cannot be opened as a metrics store "
-                        f"({str(error).splitlines()[0]}): move it away to start a new one."
-                    ) from None
+                    raise StoreError(self._unusable(error)) from None
                 if time.monotonic() > deadline:
                     raise StoreBusy(
                         f"{self.path} has been in use by another program for {PATIENCE_S:.0f} s: "
@@ -208,6 +221,28 @@ class Store:
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE_S)
 
+    def _create(self) -> None:
+        """Make the file beside its place and link it there: it appears complete, or not at all."""
+        draft = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _remove(draft)  # of a process that was killed and had our number
+            with _open(draft, read_only=False) as connection:
+                connection.execute("BEGIN")
+                _migrate(connection, 0)
+                connection.execute("COMMIT")
+                connection.execute("CHECKPOINT")  # here, not on closing, where no error is told
+            os.link(draft, self.path)
+        except FileExistsError:
+            if not self.path.is_file():  # else another process was first, and its file is as good
+                raise StoreError(
+                    f"{self.path} cannot be made, a file is in the way: choose another folder."
+                ) from None
+        except (duckdb.Error, OSError) as error:
+            raise StoreError(self._unusable(error)) from None
+        finally:
+            _remove(draft)
+
     def _check_version(self, connection: duckdb.DuckDBPyConnection) -> int:
         found, known = _version(connection), schema_scripts()[-1][0]
         if found > known:
@@ -215,18 +250,50 @@ class Store:
                 f"{self.path} was made by a newer workbench (schema {found}, this one knows "
                 f"{known}): update the workbench; the store was not touched."
             )
+        if found == 0:
+            raise StoreError(
+                f"{self.path} is a DuckDB file but no metrics store: move it away, then {_NEWS}"
+            )
         return found
 
-    def _migrate(self, connection: duckdb.DuckDBPyConnection) -> None:
-        found = self._check_version(connection)
-        for number, script in schema_scripts():
-            if number > found:
-                connection.execute(script)
-                connection.execute(
-                    "CREATE TABLE IF NOT EXISTS "
-                    "schema_version (number INTEGER, applied TIMESTAMPTZ)"
-                )
-                connection.execute("INSERT INTO schema_version VALUES ($n, now())", {"n": number})
+    def _unusable(self, error: Exception) -> str:
+        if _is_full(error):
+            return self._full(error)
+        remedy = "check that the folder is there and yours to write"
+        if "not a valid DuckDB" in str(error):
+            remedy = "move the file away to start a new store"
+        return f"{self.path} cannot be opened as a metrics store ({_first_line(error)}): {remedy}."
+
+    def _full(self, error: Exception) -> str:
+        return (
+            f"The disk of {self.path} is full or refuses to be written ({_first_line(error)}): "
+            "free some space and repeat the command; nothing of it was stored."
+        )
+
+
+def _open(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    with _opening:
+        config = READER_CONFIG if read_only else {}
+        connection = duckdb.connect(path, read_only=read_only, config=config)
+        if not read_only:
+            connection.execute(_SEAL[0])
+        elif not _value(connection, "SELECT current_setting('lock_configuration')"):
+            for statement in _SEAL:
+                connection.execute(statement)
+        return connection
+
+
+def _remove(path: Path) -> None:
+    for leftover in (path, path.with_name(f"{path.name}.wal")):
+        if leftover.exists():
+            leftover.unlink()
+
+
+def _migrate(connection: duckdb.DuckDBPyConnection, found: int) -> None:
+    for number, script in schema_scripts():
+        if number > found:
+            connection.execute(script)
+            connection.execute("INSERT INTO schema_version VALUES ($n, now())", {"n": number})
 
 
 def insert(
@@ -245,7 +312,19 @@ def insert(
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> int:
-    tables = "SELECT count(*) FROM duckdb_tables() WHERE table_name = 'schema_version'"
-    if connection.execute(tables).fetchall()[0][0] == 0:
+    try:
+        return int(_value(connection, "SELECT coalesce(max(number), 0) FROM schema_version"))
+    except duckdb.CatalogException:  # no such table
         return 0
-    return int(connection.execute("SELECT max(number) FROM schema_version").fetchall()[0][0])
+
+
+def _value(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
+    return connection.execute(sql).fetchall()[0][0]
+
+
+def _is_full(error: Exception) -> bool:
+    return "Could not write" in str(error) or "No space left" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]

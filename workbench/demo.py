@@ -81,14 +81,16 @@ def train_demo(home: Home, *, seed: int, progress: Progress) -> None:
     recipe = load_recipe(RECIPES / "demo.toml")
     shares = published_shares(CATALOGUE / "yulan-mini" / "data_mix.csv")
     progress.step("Training the tokenizer")
-    documents = [text for domain in DOMAINS for text in load_documents(domain)]
-    tokenizer = train_tokenizer(documents, recipe.tokenizer.vocab_size)
+    documents = {domain: load_documents(domain) for domain in DOMAINS}
+    texts = [text for found in documents.values() for text in found]
+    tokenizer = train_tokenizer(texts, recipe.tokenizer.vocab_size)
     hub = home.suites / NAME / "hub"
     publisher = Publisher(recipe, tokenizer, hub, NAME)
     progress.step(f"Training {recipe.phases} phases")
     train(
         recipe,
         tokenizer,
+        documents,
         shares,
         _run_folder(home),
         seed=seed,

@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +13,23 @@ from analysis_db.store import Store, insert
 def import_data_mix(store: Store, suite: str, path: Path) -> int:
     """Replace the suite's data mix by the rows of a CSV; returns their number.
 
-    Columns: phase, run, mix_id, source, group, category, bucket, tokens_b (billions).
+    Columns: phase, run, mix_id, source, group, category, bucket, tokens_b (billions). Raises
+    StoreError naming file and line of a wrong row; then nothing is changed.
     """
+    columns = ("phase", "run", "mix_id", "source", "group", "category", "bucket", "tokens_b")
     rows = [
         {
             "suite": suite,
-            "phase": _number(row, "phase", int, path, line),
+            "phase": _number(row, "phase", int, where),
             "run": row["run"],
             "mix_id": row["mix_id"],
             "source": row["source"],
             "source_group": row["group"],
             "category": row["category"],
             "bucket": row["bucket"],
-            "tokens_b": _number(row, "tokens_b", float, path, line),
+            "tokens_b": _number(row, "tokens_b", float, where),
         }
-        for line, row in _rows(
-            path, ("phase", "run", "mix_id", "source", "group", "category", "bucket", "tokens_b")
-        )
+        for where, row in _rows(path, columns)
     ]
     _replace(store, "data_mix", suite, rows)
     return len(rows)
@@ -39,28 +39,29 @@ def import_published_scores(store: Store, suite: str, path: Path) -> int:
     """Replace the suite's published scores by the rows of a CSV; returns their number.
 
     Columns: model, phase, benchmark, setting, score, footnote, source; phase and score may be
-    empty (a table cell that the authors left blank).
+    empty (another model; a cell that the authors left blank). Raises StoreError naming file and
+    line of a wrong row; then nothing is changed.
     """
+    columns = ("model", "phase", "benchmark", "setting", "score", "footnote", "source")
     rows = [
         {
             "suite": suite,
             "model": row["model"],
-            "phase": _number(row, "phase", int, path, line) if row["phase"] else None,
+            "phase": _number(row, "phase", int, where) if row["phase"] else None,
             "benchmark": row["benchmark"],
             "setting": row["setting"],
-            "score": _number(row, "score", float, path, line) if row["score"] else None,
-            "footnote": row["footnote"],
+            "score": _number(row, "score", float, where) if row["score"] else None,
+            "footnote": row["footnote"] or None,
             "source": row["source"],
         }
-        for line, row in _rows(
-            path, ("model", "phase", "benchmark", "setting", "score", "footnote", "source")
-        )
+        for where, row in _rows(path, columns)
     ]
     _replace(store, "published_score", suite, rows)
     return len(rows)
 
 
-def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict[str, str]]]:
+    """("FILE, line N", row) of every row; the line is the last one of the row."""
     try:
         with path.open(encoding="utf-8", newline="") as lines:
             reader = csv.DictReader(lines)
@@ -69,23 +70,30 @@ def _rows(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str
                 raise StoreError(
                     f"{path} lacks the column {missing[0]}: it needs {', '.join(columns)}."
                 )
-            return [(reader.line_num, row) for row in reader]
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if None in row or None in row.values():
+                    raise StoreError(
+                        f"{where}: the row has more or fewer cells than the header; nothing was "
+                        "imported."
+                    )
+                yield where, row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise StoreError(f"{path} cannot be read as CSV ({error}); nothing was imported.") from None
+        raise StoreError(f"{path} cannot be read as CSV: {error}; nothing was imported.") from None
 
 
 def _number(
-    row: Mapping[str, str], column: str, kind: type[int] | type[float], path: Path, line: int
+    row: Mapping[str, str], column: str, kind: type[int] | type[float], where: str
 ) -> int | float:
     try:
-        number = kind(row[column])
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
+        value = kind(row[column])
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
         raise StoreError(
-            f"{path}, line {line}: {column} is {row[column]!r}, not a number; nothing was imported."
+            f"{where}: {column} is {row[column]!r}, not a number from 0 on; nothing was imported."
         )
-    return number
+    return value
 
 
 def _replace(store: Store, table: str, suite: str, rows: list[dict[str, Any]]) -> None:

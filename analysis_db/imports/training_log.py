@@ -31,32 +31,23 @@ _STEP_SCHEMA = pa.schema(
 def import_training_log(store: Store, folder: Path) -> int:
     """Replace a training run and all its steps; returns the number of values stored.
 
-    Raises StoreError naming the file and line that is wrong; then nothing is stored. A value that
+    Raises StoreError naming the file and line that is wrong; then nothing is changed. A value that
     is not finite is stored as NULL: a diverged step is a fact, but NaN is no number.
     """
-    run = _read_json(folder / "run.json", _read_text(folder / "run.json"), 1)
-    if not isinstance(run.get("run"), str):
-        raise StoreError(f"{folder / 'run.json'}: field run is missing; nothing was imported.")
-    rows: list[tuple[Any, ...]] = []
-    log = folder / "log.jsonl"
-    for number, line in enumerate(_read_text(log).splitlines(), start=1):
-        record = _read_json(log, line, number)
-        try:
-            at = (run["run"], operator.index(record["step"]), operator.index(record["tokens"]))
-            rows += [(*at, metric, None, None, _finite(value))
-                     for metric, value in record["values"].items()]  # fmt: skip
-            rows += [
-                (*at, metric, layer, module, _finite(value))
-                for metric, modules in record.get("layers", {}).items()
-                for module, values in modules.items()
-                for layer, value in enumerate(values)
-            ]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise StoreError(
-                f"{log}, line {number}: {error} is missing or of the wrong kind; nothing was "
-                "imported."
-            ) from None
-    columns = [list(column) for column in zip(*rows, strict=True)] or [[] for _ in _STEP_SCHEMA]
+    run_file, log = folder / "run.json", folder / "log.jsonl"
+    try:
+        run = _object(run_file, run_file.read_text(encoding="utf-8"))
+        if not isinstance(run.get("run"), str):
+            raise StoreError(f"{run_file} has no name under run; nothing was imported.")
+        rows: list[tuple[Any, ...]] = []
+        with log.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                rows += _values(run["run"], _object(log, line, number), f"{log}, line {number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise StoreError(
+            f"The training log in {folder} cannot be read ({error}); nothing was imported."
+        ) from None
+    columns = list(zip(*rows, strict=True)) or [()] * len(_STEP_SCHEMA)
     steps = pa.table(
         [pa.array(c, f.type) for c, f in zip(columns, _STEP_SCHEMA, strict=True)],
         schema=_STEP_SCHEMA,
@@ -71,22 +62,36 @@ def import_training_log(store: Store, folder: Path) -> int:
     return steps.num_rows
 
 
-def _read_text(path: Path) -> str:
+def _values(run: str, record: dict[str, Any], where: str) -> list[tuple[Any, ...]]:
+    """Rows of ``_STEP_SCHEMA`` from one line of the log."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise StoreError(f"{path} cannot be read ({error}); nothing was imported.") from None
+        at = (run, operator.index(record["step"]), operator.index(record["tokens"]))
+        return [
+            (*at, metric, None, None, _finite(value)) for metric, value in record["values"].items()
+        ] + [
+            (*at, metric, layer, module, _finite(value))
+            for metric, modules in record.get("layers", {}).items()
+            for module, values in modules.items()
+            for layer, value in enumerate(values)
+        ]
+    except KeyError as error:
+        raise StoreError(f"{where}: {error} is missing; nothing was imported.") from None
+    except (TypeError, AttributeError) as error:
+        raise StoreError(
+            f"{where}: a value is of the wrong kind ({error}); nothing was imported."
+        ) from None
 
 
-def _read_json(path: Path, text: str, line: int) -> dict[str, Any]:
+def _object(path: Path, text: str, line: int | None = None) -> dict[str, Any]:
     try:
         record = json.loads(text)
     except json.JSONDecodeError as error:
         raise StoreError(
-            f"{path}, line {line}: not valid JSON ({error.msg}); nothing was imported."
+            f"{path}, line {line or error.lineno}: not valid JSON ({error.msg}); nothing was "
+            "imported."
         ) from None
     if not isinstance(record, dict):
-        raise StoreError(f"{path}, line {line}: not a JSON object; nothing was imported.")
+        raise StoreError(f"{path}, line {line or 1}: not a JSON object; nothing was imported.")
     return record
 
 

@@ -11,16 +11,15 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import getproxies_environment, proxy_bypass
 
-from workbench.errors import WorkbenchError
+from workbench.hub.failures import HubError, cache_folder, elsewhere, explained, phase_name
 from workbench.suites import Phase, Suite
 
 if TYPE_CHECKING:
@@ -33,10 +32,6 @@ WANTED = (
 """What a probe reads, from the top folder of a repository; code and pickled weights never."""
 UNWANTED = ("*.py", "*.bin")
 OPTIMIZER = ("latest_universal", "*_universal/*")
-
-
-class HubError(WorkbenchError):
-    """A checkpoint could not be fetched; the message names the phase and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +47,6 @@ class Snapshot:
     have put beside them are left out, so that they do not change what a measurement rests on."""
     bytes: int
     """Of everything that the snapshot holds."""
-
-
-def cache_folder(suite: Suite) -> Path:
-    """The Hub cache that the suite's checkpoints live in."""
-    if suite.cache_dir is not None:
-        return suite.cache_dir
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
 
 
 def find_snapshot(suite: Suite, phase: Phase) -> Snapshot | None:
@@ -137,17 +123,21 @@ def pull_phase(
     Hub's (it is removed). A pull that fails leaves nothing that ``find_snapshot`` takes for
     complete, and what a former pull had completed stays.
     """
+    from huggingface_hub import is_offline_mode
+
     if phase.repo_id is None:
         raise HubError(
-            f"{_name(suite, phase)} has no published checkpoint: leave it out of --phases."
+            f"{phase_name(suite, phase)} has no published checkpoint: leave it out of --phases."
         )
-    with _explained(suite, phase):
+    if is_offline_mode() and not with_optimizer and (found := find_snapshot(suite, phase)):
+        return found
+    with explained(suite, phase):
         commit = _fetch(suite, phase, phase.repo_id, endpoint, with_optimizer, progress)
         _name_revision(_repository_folder(suite, phase.repo_id), phase.revision, commit)
     snapshot = find_snapshot(suite, phase)
     if snapshot is None:
         raise HubError(
-            f"{_name(suite, phase)}: repository {phase.repo_id} has no complete weights in "
+            f"{phase_name(suite, phase)}: repository {phase.repo_id} has no complete weights in "
             "safetensors form: its page on the Hub shows what it holds."
         )
     return snapshot
@@ -188,11 +178,18 @@ def _fetch(
                 revision=info.sha,
                 cache_dir=cache_folder(suite),
                 endpoint=endpoint,
-                allow_patterns=[glob.escape(f.rfilename) for f in batch],
+                allow_patterns=_patterns([f.rfilename for f in batch]),
+                ignore_patterns=list(UNWANTED),
                 tqdm_class=report,
             )
             _check(suite, phase, folder, batch)
     return str(info.sha)
+
+
+def _patterns(names: Sequence[str]) -> list[str]:
+    """Files of the top folder by name, others by their folder: the client tries each pattern."""
+    tops = {(top, bool(rest)) for top, _, rest in (name.partition("/") for name in names)}
+    return sorted(glob.escape(top) + ("/*" if is_folder else "") for top, is_folder in tops)
 
 
 def _bytes_to_fetch(root: Path, missing: Sequence["RepoSibling"]) -> int:
@@ -207,30 +204,24 @@ def _check_room(suite: Suite, phase: Phase, need: int) -> None:
     free = shutil.disk_usage(cache).free
     if need > free:
         raise HubError(
-            f"{_name(suite, phase)} needs {need / 1e9:,.1f} GB and the disk of {cache} has "
-            f"{free / 1e9:,.1f} GB free: free some space, or {_elsewhere(suite)}."
+            f"{phase_name(suite, phase)} needs {need / 1e9:,.1f} GB and the disk of {cache} has "
+            f"{free / 1e9:,.1f} GB free: free some space, or {elsewhere(suite)}."
         )
-
-
-def _elsewhere(suite: Suite) -> str:
-    if suite.cache_dir is None:
-        return "set HF_HUB_CACHE to a folder on another disk"
-    return "set WORKBENCH_HOME to a folder on another disk"
 
 
 def _check(suite: Suite, phase: Phase, folder: Path, files: Sequence["RepoSibling"]) -> None:
     """Raise HubError for files that did not come, or came damaged; those are removed."""
     absent = [f.rfilename for f in files if not (folder / f.rfilename).is_file()]
     if absent:
-        raise HubError(f"{_name(suite, phase)}: {absent[0]} did not arrive: pull again.")
+        raise HubError(f"{phase_name(suite, phase)}: {absent[0]} did not arrive: pull again.")
     damaged = [f for f in files if not _intact(folder, f)]
     for file in damaged:
         _remove(folder / file.rfilename)
     if damaged:
         names = ", ".join(f.rfilename for f in damaged)
         raise HubError(
-            f"{_name(suite, phase)}: {names} arrived damaged (not the hash that the Hub states) "
-            "and was removed: pull again."
+            f"{phase_name(suite, phase)}: {names} arrived damaged (not the hash that the Hub "
+            "states) and was removed: pull again."
         )
 
 
@@ -270,75 +261,9 @@ def _reach_directly(endpoint: str | None) -> None:
 
     host = urlsplit(endpoint or "").hostname
     proxies = getproxies_environment()
-    if host == "127.0.0.1" and proxies and not proxy_bypass_environment(host):
+    if host == "127.0.0.1" and proxies and not proxy_bypass(host):
         os.environ["no_proxy"] = ",".join(filter(None, (proxies.get("no"), host)))
         close_session()  # the client read the environment when it opened its session
-
-
-@contextmanager
-def _explained(suite: Suite, phase: Phase) -> Iterator[None]:
-    """Turn the client's exceptions, and the disk's, into one sentence each."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-    from huggingface_hub.utils import httpx
-
-    name = _name(suite, phase)
-    try:
-        yield
-    except GatedRepoError:
-        raise HubError(
-            f"{name}: {phase.repo_id} is gated: accept its terms on the Hub and set HF_TOKEN."
-        ) from None
-    except RepositoryNotFoundError:
-        raise HubError(
-            f"{name}: the Hub has no public repository {phase.repo_id}: leave the phase out, or "
-            "set HF_TOKEN if it is private."
-        ) from None
-    except RevisionNotFoundError:
-        raise HubError(
-            f"{name}: {phase.repo_id} has no revision {phase.revision}: correct it in the suite."
-        ) from None
-    except HFValidationError:
-        raise HubError(
-            f"{name}: {phase.repo_id!r} cannot be the name of a repository: correct it in the suite."
-        ) from None
-    except OfflineModeIsEnabled:
-        raise HubError(
-            f"{name} cannot be pulled while HF_HUB_OFFLINE is set: unset it and pull again."
-        ) from None
-    except HfHubHTTPError as error:
-        raise HubError(
-            f"{name}: the Hub refused ({_first_line(error)}): pull again later."
-        ) from None
-    except httpx.HTTPError as error:
-        raise HubError(
-            f"{name}: the Hub cannot be reached ({_first_line(error)}): check the network and "
-            "HF_ENDPOINT, then pull again."
-        ) from None
-    except OSError as error:
-        if error.errno is None:  # the client's own: a file shorter than announced, a stray answer
-            raise HubError(
-                f"{name} did not arrive whole ({_first_line(error)}): pull again."
-            ) from None
-        raise HubError(
-            f"{name}: {cache_folder(suite)} cannot be written ({error.strerror}): free some space "
-            f"or mend its permissions, or {_elsewhere(suite)}, then pull again."
-        ) from None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
-
-
-def _name(suite: Suite, phase: Phase) -> str:
-    return f"{phase.label.capitalize()} of suite {suite.name}"
 
 
 def _reporter(progress: Callable[[int, int], None], total: int) -> type:

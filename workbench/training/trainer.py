@@ -6,7 +6,7 @@ same weights bit for bit. A run that was stopped goes on from the end of its las
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,7 +87,7 @@ class _VarianceTap:
 
 @contextmanager
 def _deterministic() -> Iterator[None]:
-    """The switch is the process's own: left on, cuBLAS refuses to work for whoever comes next."""
+    """The switch is the process's: left on, operations of whoever comes next may refuse to run."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True)
     try:
@@ -100,7 +100,8 @@ def _deterministic() -> Iterator[None]:
 def train(
     recipe: Recipe,
     tokenizer: Tokenizer,
-    shares: dict[int, dict[str, float]],
+    documents: Mapping[str, list[str]],
+    shares: Mapping[int, Mapping[str, float]],
     folder: Path,
     *,
     seed: int,
@@ -110,7 +111,8 @@ def train(
 ) -> None:
     """Train all phases; ``folder`` keeps run.json, log.jsonl and the state to resume from.
 
-    ``shares`` gives the domain shares of each phase; ``on_step`` is told steps done and in all.
+    ``documents`` are the texts of each domain, ``shares`` the domains' shares of each phase;
+    ``on_step`` is told steps done and in all.
     """
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,7 @@ def train(
     run = _start_run_file(folder, recipe, model, seed=seed, suite=suite)
     tap = _VarianceTap(model)
     rate = recipe.rate()
-    mix = Mix(tokenizer, shares, seed)
+    mix = Mix(documents, tokenizer, shares, seed)
 
     for phase in range(1, recipe.phases + 1):
         length = recipe.context_length(phase)

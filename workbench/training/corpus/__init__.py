@@ -4,6 +4,7 @@ import csv
 import json
 import lzma
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def published_shares(data_mix: Path) -> dict[int, dict[str, float]]:
     }
 
 
-def allocate(total: int, shares: dict[str, float]) -> dict[str, int]:
+def allocate(total: int, shares: Mapping[str, float]) -> dict[str, int]:
     """Whole numbers that add up to ``total``, by largest remainder."""
     exact = {name: total * share for name, share in shares.items()}
     counts = {name: int(value) for name, value in exact.items()}
@@ -92,14 +93,21 @@ class TokenStream:
 class Mix:
     """Token batches of the phases: each sequence is of one domain, shares are met exactly."""
 
-    def __init__(self, tokenizer: Tokenizer, shares: dict[int, dict[str, float]], seed: int):
+    def __init__(
+        self,
+        documents: Mapping[str, list[str]],
+        tokenizer: Tokenizer,
+        shares: Mapping[int, Mapping[str, float]],
+        seed: int,
+    ) -> None:
+        """``documents`` are the texts of each domain, ``shares`` those of the domains by phase."""
         self._shares = shares
         self._seed = seed
         self._streams = {}
-        for number, domain in enumerate(DOMAINS):
-            encoded = tokenizer.encode_batch(load_documents(domain))
-            documents = [np.array([BOS_ID, *e.ids, EOS_ID], dtype=np.int64) for e in encoded]
-            self._streams[domain] = TokenStream(documents, seed * len(DOMAINS) + number)
+        for number, (domain, texts) in enumerate(documents.items()):
+            encoded = tokenizer.encode_batch(texts)
+            tokens = [np.array([BOS_ID, *e.ids, EOS_ID], dtype=np.int64) for e in encoded]
+            self._streams[domain] = TokenStream(tokens, seed * len(documents) + number)
 
     def phase(self, phase: int, steps: int, sequences: int, length: int) -> list[np.ndarray]:
         """The batches of a phase, in order: ``steps`` arrays of (sequences, length) token ids."""
@@ -111,8 +119,3 @@ class Mix:
         ]
         order = np.random.default_rng([self._seed, phase]).permutation(len(drawn))
         return list(np.stack([drawn[i] for i in order]).reshape(steps, sequences, length))
-
-    def domain_tokens(self, phase: int, steps: int, sequences: int, length: int) -> dict[str, int]:
-        """Tokens of each domain that ``phase`` draws."""
-        counts = allocate(steps * sequences, self._shares[phase])
-        return {domain: count * length for domain, count in counts.items()}

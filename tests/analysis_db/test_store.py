@@ -1,0 +1,167 @@
+"""Runs go in whole, and come out through the views."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from analysis_db import Store, StoreError
+from tests.analysis_db.samples import SUITE, measured, put_suite, record
+
+# The public views as promised; what they have beyond that comes after these columns.
+CONTRACT = {
+    "phases": "suite phase label stage repo_id revision step tokens_b context_length form "
+    "has_optimizer on_disk",
+    "phase_metrics": "suite phase label step tokens_b probe metric view layer module head domain "
+    "value run_id",
+    "pair_metrics": "suite phase_a phase_b metric layer module value run_id",
+    "histograms": "suite phase probe metric view layer module edges counts run_id",
+    "runs": "run_id suite phase probe probe_version settings status started_at seconds device "
+    "dtype commit_sha code_version error",
+    "coverage": "suite phase probe status",
+    "benchmarks": "suite phase model task metric value stderr n shots source",
+    "data_mix": "suite phase run source source_group category bucket tokens_b",
+    "data_mix_share": "suite phase run source_group category bucket tokens_b share",
+    "training_runs": "run recipe seed status",
+    "training_steps": "run step tokens metric layer module value",
+    "spikes": "series detector start_step end_step peak_step peak_value score recovered_at",
+    "metrics": "metric probe version formula unit source",
+    "missing_values": "suite phase probe metric view layer module head domain reason run_id",
+    "suites": "suite title about licence",
+}
+
+
+def test_public_views_are_those_promised(store):
+    found = store.table(
+        "SELECT view_name FROM duckdb_views() WHERE schema_name = 'main' AND NOT internal"
+    )
+    assert set(found["view_name"].to_pylist()) == set(CONTRACT)
+
+
+@pytest.mark.parametrize("view", CONTRACT)
+def test_view_has_the_promised_columns_in_order(store, view):
+    promised = CONTRACT[view].split()
+    assert store.table(f"SELECT * FROM {view}").column_names[: len(promised)] == promised
+
+
+def test_phase_metrics_shows_the_newest_complete_run(store):
+    store.write_run(record("newer", 2), measured(0.5, 0.6))
+    store.write_run(record("older", 1), measured(0.1, 0.2, 0.3))
+    store.write_run(record("failed", 3, status="failed", error="Traceback"), {})
+    rows = store.table("SELECT * FROM phase_metrics ORDER BY layer").to_pylist()
+    expected = {
+        "suite": SUITE, "phase": 1, "label": "phase 1", "step": 10, "tokens_b": 0.5,
+        "probe": "weights", "metric": "rms", "view": "effective", "layer": 0, "module": "q_proj",
+        "head": None, "domain": None, "value": 0.5, "run_id": "newer",
+    }  # fmt: skip
+    assert rows == [expected, expected | {"layer": 1, "value": 0.6}]
+    assert store.table("SELECT run_id FROM runs").num_rows == 3
+
+
+def test_value_that_does_not_exist_is_kept_with_its_reason(store):
+    store.write_run(record("a"), measured(None, 0.5))
+    assert store.table("SELECT layer FROM phase_metrics")["layer"].to_pylist() == [1]
+    missing = store.table("SELECT layer, reason FROM missing_values").to_pylist()
+    assert missing == [{"layer": 0, "reason": "made up"}]
+
+
+def test_coverage_has_a_row_for_every_phase_and_probe(store):
+    store.write_run(record("a", 1), measured(0.5))
+    store.write_run(record("b", 2, status="failed", error="Traceback"), {})
+    store.write_run(record("c", 1, phase=2, probe="loss", status="failed"), {})
+    rows = store.table("SELECT * FROM coverage").to_pylist()
+    assert {(r["phase"], r["probe"]): r["status"] for r in rows} == {
+        (1, "weights"): "measured",  # the later failure does not undo it
+        (1, "loss"): "missing",
+        (2, "weights"): "missing",
+        (2, "loss"): "failed",
+        (3, "weights"): "absent",
+        (3, "loss"): "absent",
+    }
+    assert len(rows) == 6
+
+
+def test_benchmarks_and_histograms_of_a_run(store):
+    tables = {
+        "benchmarks": pa.table(
+            {"task": ["cloze", "cloze"], "metric": ["acc", "bleu"], "value": [0.25, None],
+             "n": [100, 100], "shots": [0, 0]}
+        ),
+        "histograms": pa.table(
+            {"metric": ["log10_abs"], "edges": [[0.0, 1.0, 2.0]], "counts": [[3, 4]]}
+        ),
+    }  # fmt: skip
+    store.write_run(record("a", probe="benchmarks"), tables)
+    (score,) = store.table("SELECT * FROM benchmarks").to_pylist()  # bleu has no value: no row
+    assert (score["model"], score["value"], score["source"]) == ("Tiny suite", 0.25, "measured")
+    (histogram,) = store.table("SELECT edges, counts FROM histograms").to_pylist()
+    assert histogram == {"edges": [0.0, 1.0, 2.0], "counts": [3, 4]}
+
+
+def test_run_whose_last_table_is_wrong_leaves_nothing(store):
+    tables = measured(0.5, 0.6) | {"histograms": pa.table({"no_such_column": [1]})}
+    with pytest.raises(Exception, match="no_such_column"):
+        store.write_run(record("a"), tables)
+    assert store.table("SELECT * FROM data.run").num_rows == 0
+    assert store.table("SELECT * FROM data.measurement").num_rows == 0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_no_nan_and_no_gap_without_a_reason(store, value):
+    tables = {"measurements": pa.table({"metric": ["rms"], "value": pa.array([value], "double")})}
+    with pytest.raises(StoreError, match="The probe weights returned a row for phase 1"):
+        store.write_run(record("a"), tables)
+    assert store.table("SELECT * FROM data.run").num_rows == 0
+
+
+def test_error_inside_a_write_undoes_it(store):
+    with pytest.raises(KeyError), store.write() as connection:
+        connection.execute("DELETE FROM data.phase")
+        raise KeyError
+    assert store.table("SELECT * FROM phases").num_rows == 3
+
+
+def test_fingerprints_of_complete_runs_only(store, tmp_path):
+    store.write_run(record("a"), measured(0.5))
+    store.write_run(record("b", status="failed"), {})
+    store.write_run(record("c", suite="other"), {})
+    assert store.complete_fingerprints(SUITE) == {"print-a"}
+    assert Store(tmp_path / "none.duckdb").complete_fingerprints(SUITE) == set()
+
+
+def test_suite_and_probes_are_replaced_not_doubled(store):
+    put_suite(store)
+    assert store.table("SELECT * FROM suites").num_rows == 1
+    assert store.table("SELECT * FROM phases").num_rows == 3
+    assert store.table("SELECT * FROM metrics").num_rows == 1
+    store.set_on_disk(SUITE, {2: True})
+    on_disk = store.table("SELECT phase FROM phases WHERE on_disk")
+    assert on_disk["phase"].to_pylist() == [2]
+
+
+def test_parameters_have_names(store):
+    frame = store.frame("SELECT phase FROM phases WHERE step > $step", {"step": 15})
+    assert frame["phase"].tolist() == [2, 3]
+
+
+def test_times_are_utc_wherever_the_user_is(store):
+    store.write_run(record("a"), measured(0.5))
+    code = (
+        "import sys, pathlib, analysis_db\n"
+        "store = analysis_db.Store(pathlib.Path(sys.argv[1]))\n"
+        "print(store.table('SELECT started_at::VARCHAR AS t FROM runs')['t'][0])\n"
+        "print(store.frame('SELECT started_at FROM runs')['started_at'][0])\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(store.path)],
+        env={"TZ": "Asia/Shanghai", "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == [
+        "2026-11-24 08:00:00+00",
+        "2026-11-24 08:00:00+00:00",
+        "False",
+    ]

@@ -1,0 +1,93 @@
+"""What can go wrong with a pull, each in one sentence that names the phase and the remedy."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from workbench.errors import WorkbenchError
+from workbench.suites import Phase, Suite
+
+
+class HubError(WorkbenchError):
+    """A checkpoint could not be fetched; the message names the phase and the remedy."""
+
+
+def phase_name(suite: Suite, phase: Phase) -> str:
+    return f"{phase.label.capitalize()} of suite {suite.name}"
+
+
+def cache_folder(suite: Suite) -> Path:
+    """The Hub cache that the suite's checkpoints live in."""
+    if suite.cache_dir is not None:
+        return suite.cache_dir
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def elsewhere(suite: Suite) -> str:
+    """How the user moves the suite's checkpoints to another disk."""
+    variable = "HF_HUB_CACHE" if suite.cache_dir is None else "WORKBENCH_HOME"
+    return f"set {variable} to a folder on another disk"
+
+
+@contextmanager
+def explained(suite: Suite, phase: Phase) -> Iterator[None]:
+    """Turn the exceptions of the Hub's client, and of the disk, into HubError."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    from huggingface_hub.utils import httpx
+
+    name, repo_id = phase_name(suite, phase), phase.repo_id
+    try:
+        yield
+    except GatedRepoError:
+        raise HubError(
+            f"{name}: {repo_id} is gated: accept its terms on the Hub and set HF_TOKEN."
+        ) from None
+    except RepositoryNotFoundError:
+        raise HubError(
+            f"{name}: the Hub has no public repository {repo_id}: leave the phase out, or "
+            "set HF_TOKEN if it is private."
+        ) from None
+    except RevisionNotFoundError:
+        raise HubError(
+            f"{name}: {repo_id} has no revision {phase.revision}: correct it in the suite."
+        ) from None
+    except HFValidationError:
+        raise HubError(
+            f"{name}: {repo_id!r} cannot be a repository's name: correct it in the suite."
+        ) from None
+    except OfflineModeIsEnabled:
+        raise HubError(
+            f"{name} cannot be pulled while HF_HUB_OFFLINE is set: unset it and pull again."
+        ) from None
+    except HfHubHTTPError as error:
+        raise HubError(
+            f"{name}: the Hub refused ({_first_line(error)}): pull again later."
+        ) from None
+    except httpx.HTTPError as error:
+        raise HubError(
+            f"{name}: the Hub cannot be reached ({_first_line(error)}): check the network and "
+            "HF_ENDPOINT, then pull again."
+        ) from None
+    except OSError as error:
+        if error.errno is None:  # the client's own: a file shorter than announced, a stray answer
+            raise HubError(
+                f"{name} did not arrive whole ({_first_line(error)}): pull again."
+            ) from None
+        raise HubError(
+            f"{name}: {cache_folder(suite)} cannot be written ({error.strerror}): free some space "
+            f"or mend its permissions, or {elsewhere(suite)}, then pull again."
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
