@@ -198,10 +198,10 @@ class Store:
             ) from None
 
     def complete_fingerprints(self, suite: str) -> set[str]:
-        """The fingerprints that have succeeded; empty when there is no store yet."""
+        """The fingerprints of the runs that the views show; empty when there is no store yet."""
         if not self.path.exists():
             return set()
-        sql = "SELECT DISTINCT fingerprint FROM runs WHERE suite = $suite AND status = 'complete'"
+        sql = "SELECT fingerprint FROM data.newest_run WHERE suite = $suite"
         return set(self.table(sql, {"suite": suite})["fingerprint"].to_pylist())
 
     def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:

@@ -208,6 +208,11 @@ def installed_probes() -> dict[str, type[Probe]]:
     found: dict[str, type[Probe]] = {}
     for entry in entry_points(group="workbench.probes"):
         probe = entry.load()
+        if probe.id != entry.name:
+            raise ValueError(
+                f"{entry.value} is registered as probe {entry.name!r} and calls itself "
+                f"{probe.id!r}: correct the entry point of its package."
+            )
         if probe.id in found and found[probe.id] is not probe:
             raise ValueError(
                 f"Two probes are registered as {probe.id!r}: {found[probe.id]} and {probe}; "

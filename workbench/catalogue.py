@@ -1,6 +1,6 @@
 """Suites and what is known of them here: on disk, in the store, on their Hub."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
 
@@ -62,16 +62,22 @@ def list_phases(name: str, home: Home) -> list[dict[str, Any]]:
 
 
 def pull_suite(
-    name: str, phases: str, home: Home, *, with_optimizer: bool = False
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Pull phase after phase; yields (phases in all, row) as each is done."""
+    name: str,
+    phases: str,
+    home: Home,
+    *,
+    with_optimizer: bool = False,
+    on_bytes: Callable[[Phase, int, int], None] = lambda phase, done, total: None,
+    on_end: Callable[[int, int], None] = lambda done, total: None,
+) -> list[dict[str, Any]]:
+    """Pull phase after phase; one row each, with status on disk, absent or failed.
+
+    ``on_bytes`` is told (phase, bytes done, bytes in all) while a phase is fetched, ``on_end``
+    (phases done, phases in all) after each.
+    """
     suite = load_suite(name, home)
     chosen = suite.select(phases)
-    yield from ((len(chosen), row) for row in _pull_all(suite, chosen, with_optimizer))
-    record_suite(suite, Store(home.store))
-
-
-def _pull_all(suite: Suite, chosen: list[Phase], with_optimizer: bool) -> Iterator[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         endpoint = None
         if suite.local_hub is not None:
@@ -79,23 +85,35 @@ def _pull_all(suite: Suite, chosen: list[Phase], with_optimizer: bool) -> Iterat
 
             endpoint = stack.enter_context(LocalHub(suite.local_hub)).endpoint
         for phase in chosen:
+            optimizer = with_optimizer and phase.has_optimizer
             row = {"phase": phase.phase, "repo_id": phase.repo_id or ""}
-            if phase.repo_id is None:
-                yield row | {
-                    "status": "absent",
-                    "mb": None,
-                    "commit": "",
-                    "message": "not published",
-                }
-                continue
-            try:
-                found = pull_phase(
-                    suite, phase, endpoint=endpoint,
-                    with_optimizer=with_optimizer and phase.has_optimizer,
-                )  # fmt: skip
-                yield row | _pulled(found)
-            except HubError as error:
-                yield row | {"status": "failed", "mb": None, "commit": "", "message": str(error)}
+            rows.append(row | _pull(suite, phase, endpoint, optimizer, on_bytes))
+            on_end(len(rows), len(chosen))
+    record_suite(suite, Store(home.store))
+    return rows
+
+
+def _pull(
+    suite: Suite,
+    phase: Phase,
+    endpoint: str | None,
+    with_optimizer: bool,
+    on_bytes: Callable[[Phase, int, int], None],
+) -> dict[str, Any]:
+    nothing = {"mb": None, "commit": ""}
+    if phase.repo_id is None:
+        return {"status": "absent", **nothing, "message": "not published"}
+    try:
+        found = pull_phase(
+            suite,
+            phase,
+            endpoint=endpoint,
+            with_optimizer=with_optimizer,
+            progress=lambda done, total: on_bytes(phase, done, total),
+        )
+        return _pulled(found)
+    except HubError as error:
+        return {"status": "failed", **nothing, "message": str(error)}
 
 
 def _pulled(snapshot: Snapshot) -> dict[str, Any]:

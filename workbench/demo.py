@@ -30,12 +30,11 @@ def run_demo(home: Home, *, seed: int, progress: Progress) -> dict[str, int]:
     if not _trained(home):
         train_demo(home, seed=seed, progress=progress)
     progress.step("Pulling the checkpoints from the local Hub")
-    pulled = 0
-    for number, (total, row) in enumerate(pull_suite(NAME, "all", home), start=1):
+    rows = pull_suite(NAME, "all", home, on_end=progress.advance)
+    for row in rows:
         if row["status"] == "failed":
             raise WorkbenchError(row["message"])
-        pulled += row["status"] == "on disk"
-        progress.advance(number, total)
+    pulled = sum(row["status"] == "on disk" for row in rows)
     measured, values = _probe(home, progress)
     return {"checkpoints": pulled, "jobs": measured, "values": values}
 

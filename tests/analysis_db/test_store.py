@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 from analysis_db import Store, StoreError
-from tests.analysis_db.samples import SUITE, measured, put_suite, record
+from tests.analysis_db.conftest import put_suite
+from tests.analysis_db.rows import measurements, run
 
 # The public views as promised; what they have beyond that comes after these columns.
 CONTRACT = {
@@ -47,36 +48,36 @@ def test_view_has_the_promised_columns_in_order(store, view):
 
 
 def test_phase_metrics_shows_the_newest_complete_run(store):
-    store.write_run(record("newer", 2), measured(0.5, 0.6))
-    store.write_run(record("older", 1), measured(0.1, 0.2, 0.3))
-    store.write_run(record("failed", 3, status="failed", error="Traceback"), {})
+    store.write_run(run("newer", minutes=2), measurements(0.5, 0.6))
+    store.write_run(run("older", minutes=1), measurements(0.1, 0.2, 0.3))
+    store.write_run(run("failed", minutes=3, status="failed"), {})
     rows = store.table("SELECT * FROM phase_metrics ORDER BY layer").to_pylist()
     expected = {
-        "suite": SUITE, "phase": 1, "label": "phase 1", "step": 10, "tokens_b": 0.5,
-        "probe": "weights", "metric": "rms", "view": "effective", "layer": 0, "module": "q_proj",
-        "head": None, "domain": None, "value": 0.5, "run_id": "newer",
+        "suite": "s", "phase": 1, "label": "phase 1", "step": 10, "tokens_b": 0.5,
+        "probe": "loss", "metric": "nll", "view": None, "layer": 0, "module": None, "head": None,
+        "domain": None, "value": 0.5, "run_id": "newer",
     }  # fmt: skip
     assert rows == [expected, expected | {"layer": 1, "value": 0.6}]
     assert store.table("SELECT run_id FROM runs").num_rows == 3
 
 
 def test_value_that_does_not_exist_is_kept_with_its_reason(store):
-    store.write_run(record("a"), measured(None, 0.5))
+    store.write_run(run("a"), measurements(None, 0.5))
     assert store.table("SELECT layer FROM phase_metrics")["layer"].to_pylist() == [1]
     missing = store.table("SELECT layer, reason FROM missing_values").to_pylist()
-    assert missing == [{"layer": 0, "reason": "made up"}]
+    assert missing == [{"layer": 0, "reason": "no tokens"}]
 
 
 def test_coverage_has_a_row_for_every_phase_and_probe(store):
-    store.write_run(record("a", 1), measured(0.5))
-    store.write_run(record("b", 2, status="failed", error="Traceback"), {})
-    store.write_run(record("c", 1, phase=2, probe="loss", status="failed"), {})
+    store.write_run(run("a", minutes=1), measurements(0.5))
+    store.write_run(run("b", minutes=2, status="failed"), {})
+    store.write_run(run("c", phase=2, probe="weights", status="failed"), {})
     rows = store.table("SELECT * FROM coverage").to_pylist()
     assert {(r["phase"], r["probe"]): r["status"] for r in rows} == {
-        (1, "weights"): "measured",  # the later failure does not undo it
-        (1, "loss"): "missing",
-        (2, "weights"): "missing",
-        (2, "loss"): "failed",
+        (1, "loss"): "measured",  # the later failure does not undo it
+        (1, "weights"): "missing",
+        (2, "loss"): "missing",
+        (2, "weights"): "failed",
         (3, "weights"): "absent",
         (3, "loss"): "absent",
     }
@@ -93,17 +94,17 @@ def test_benchmarks_and_histograms_of_a_run(store):
             {"metric": ["log10_abs"], "edges": [[0.0, 1.0, 2.0]], "counts": [[3, 4]]}
         ),
     }  # fmt: skip
-    store.write_run(record("a", probe="benchmarks"), tables)
+    store.write_run(run("a", probe="benchmarks"), tables)
     (score,) = store.table("SELECT * FROM benchmarks").to_pylist()  # bleu has no value: no row
-    assert (score["model"], score["value"], score["source"]) == ("Tiny suite", 0.25, "measured")
+    assert (score["model"], score["value"], score["source"]) == ("Suite S", 0.25, "measured")
     (histogram,) = store.table("SELECT edges, counts FROM histograms").to_pylist()
     assert histogram == {"edges": [0.0, 1.0, 2.0], "counts": [3, 4]}
 
 
 def test_run_whose_last_table_is_wrong_leaves_nothing(store):
-    tables = measured(0.5, 0.6) | {"histograms": pa.table({"no_such_column": [1]})}
+    tables = measurements(0.5, 0.6) | {"histograms": pa.table({"no_such_column": [1]})}
     with pytest.raises(Exception, match="no_such_column"):
-        store.write_run(record("a"), tables)
+        store.write_run(run("a"), tables)
     assert store.table("SELECT * FROM data.run").num_rows == 0
     assert store.table("SELECT * FROM data.measurement").num_rows == 0
 
@@ -111,24 +112,28 @@ def test_run_whose_last_table_is_wrong_leaves_nothing(store):
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
 def test_no_nan_and_no_gap_without_a_reason(store, value):
     tables = {"measurements": pa.table({"metric": ["rms"], "value": pa.array([value], "double")})}
-    with pytest.raises(StoreError, match="The probe weights returned a row for phase 1"):
-        store.write_run(record("a"), tables)
+    with pytest.raises(StoreError, match="The probe loss returned a row for phase 1"):
+        store.write_run(run("a"), tables)
     assert store.table("SELECT * FROM data.run").num_rows == 0
 
 
 def test_error_inside_a_write_undoes_it(store):
-    with pytest.raises(KeyError), store.write() as connection:
-        connection.execute("DELETE FROM data.phase")
-        raise KeyError
+    def half() -> None:
+        with store.write() as connection:
+            connection.execute("DELETE FROM data.phase")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half()
     assert store.table("SELECT * FROM phases").num_rows == 3
 
 
 def test_fingerprints_of_complete_runs_only(store, tmp_path):
-    store.write_run(record("a"), measured(0.5))
-    store.write_run(record("b", status="failed"), {})
-    store.write_run(record("c", suite="other"), {})
-    assert store.complete_fingerprints(SUITE) == {"print-a"}
-    assert Store(tmp_path / "none.duckdb").complete_fingerprints(SUITE) == set()
+    store.write_run(run("a"), measurements(0.5))
+    store.write_run(run("b", status="failed"), {})
+    store.write_run(run("c", suite="other"), {})
+    assert store.complete_fingerprints("s") == {"print of a"}
+    assert Store(tmp_path / "none.duckdb").complete_fingerprints("s") == set()
 
 
 def test_suite_and_probes_are_replaced_not_doubled(store):
@@ -136,7 +141,7 @@ def test_suite_and_probes_are_replaced_not_doubled(store):
     assert store.table("SELECT * FROM suites").num_rows == 1
     assert store.table("SELECT * FROM phases").num_rows == 3
     assert store.table("SELECT * FROM metrics").num_rows == 1
-    store.set_on_disk(SUITE, {2: True})
+    store.set_on_disk("s", {1: False, 3: False})
     on_disk = store.table("SELECT phase FROM phases WHERE on_disk")
     assert on_disk["phase"].to_pylist() == [2]
 
@@ -147,7 +152,7 @@ def test_parameters_have_names(store):
 
 
 def test_times_are_utc_wherever_the_user_is(store):
-    store.write_run(record("a"), measured(0.5))
+    store.write_run(run("a"), measurements(0.5))
     code = (
         "import sys, pathlib, analysis_db\n"
         "store = analysis_db.Store(pathlib.Path(sys.argv[1]))\n"
@@ -161,7 +166,7 @@ def test_times_are_utc_wherever_the_user_is(store):
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert done.stdout.splitlines() == [
-        "2026-11-24 08:00:00+00",
-        "2026-11-24 08:00:00+00:00",
+        "2026-11-24 00:00:00+00",
+        "2026-11-24 00:00:00+00:00",
         "False",
     ]

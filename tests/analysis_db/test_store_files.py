@@ -8,7 +8,8 @@ import duckdb
 import pytest
 
 from analysis_db import Store, StoreError, StoreTooNew
-from tests.analysis_db.samples import measured, put_suite, record
+from tests.analysis_db.conftest import put_suite
+from tests.analysis_db.rows import measurements, run
 
 
 def sentence(path: Path, *, write: bool) -> str:
@@ -67,7 +68,7 @@ FULL_DISK = """
 import resource, signal, sys
 from pathlib import Path
 from analysis_db import Store, StoreError
-from tests.analysis_db.samples import measured, record
+from tests.analysis_db.rows import measurements, run
 
 limit = int(sys.argv[2])
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit is then an error
@@ -75,7 +76,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 store = Store(Path(sys.argv[1]))
 try:
     for i in range(40):
-        store.write_run(record(f"run-{i}", i), measured(*(j * 0.7 % 1 + i for j in range(2000))))
+        store.write_run(run(f"run-{i}"), measurements(*(j * 0.7 % 1 + i for j in range(2000))))
         print(f"run-{i}")
 except StoreError as error:
     sys.exit(str(error))
@@ -104,7 +105,7 @@ def test_full_disk_loses_only_the_run_that_did_not_fit(store):
         "GROUP BY run_id"
     ).to_pylist()
     assert {row["run_id"]: row["n"] for row in rows} == dict.fromkeys(stored, 2000)
-    store.write_run(record("after", 50), measured(0.5))  # with room again it goes on
+    store.write_run(run("after"), measurements(0.5))  # with room again it goes on
 
 
 def test_full_disk_leaves_no_half_made_store(tmp_path):
@@ -112,3 +113,61 @@ def test_full_disk_leaves_no_half_made_store(tmp_path):
     assert stored == []
     assert "full" in said
     assert list(tmp_path.iterdir()) == []
+
+
+def test_reader_cannot_overwrite_the_store(store):
+    """DuckDB lets a read-only connection without external access COPY over its own file."""
+    before = store.path.read_bytes()
+    for target in (store.path, f"{store.path}.wal"):
+        for sql in ("COPY (SELECT 1) TO", "EXPLAIN ANALYZE COPY (SELECT 1) TO"):
+            with store.read() as connection, pytest.raises(duckdb.PermissionException):
+                connection.execute(f"{sql} '{target}' (USE_TMP_FILE false)")
+    with store.read() as connection, pytest.raises(duckdb.PermissionException):
+        connection.execute(f"SELECT * FROM read_blob('{store.path}')")
+    assert store.path.read_bytes() == before
+    assert [p.name for p in store.path.parent.iterdir()] == [store.path.name]
+
+
+def python(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def test_two_processes_make_the_store_at_the_same_time(tmp_path):
+    path = tmp_path / "new" / "metrics.duckdb"
+    writers = [python("-m", "tests.analysis_db.rows", str(path), "0") for _ in range(2)]
+    try:
+        assert [said(writer) for writer in writers] == ["0", "0"]
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    assert Store(path).table("SELECT * FROM runs WHERE run_id = 'run 0'").num_rows == 2
+    assert Store(path).table("SELECT * FROM schema_version").num_rows == 1
+
+
+def test_killed_in_mid_transaction_leaves_nothing_of_it(store):
+    code = (
+        "import pathlib, sys, time\n"
+        "from analysis_db import Store\n"
+        "with Store(pathlib.Path(sys.argv[1])).write() as connection:\n"
+        "    connection.execute('DELETE FROM data.phase')\n"
+        "    print('deleted', flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    writer = python("-c", code, str(store.path))
+    try:
+        assert said(writer) == "deleted"
+    finally:
+        writer.kill()
+        writer.wait()
+    assert store.table("SELECT * FROM phases").num_rows == 3

@@ -142,7 +142,7 @@ def test_no_room_on_the_disk(home):
     )
     done = workbench("pull", "tiny", "--json", home=home, expect=1)
     assert [row["status"] for row in json.loads(done.stdout)] == ["on disk", "failed"]
-    assert "1000000.0 GB" in done.stderr
+    assert "1,000,000.0 GB" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (home / "hub/models--tiny--two").exists()
 

@@ -81,7 +81,8 @@ def sha256(path: Path) -> str:
     The Hugging Face cache names the blob of a large file by its sha256, which was checked when
     it was pulled: such a link is answered from the name alone.
     """
-    if path.is_symlink() and _SHA256.fullmatch(path.resolve().name):
-        return path.resolve().name
+    # One link only: behind the blob there may be a shared store that names by another hash.
+    if path.is_symlink() and _SHA256.fullmatch(path.readlink().name):
+        return path.readlink().name
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

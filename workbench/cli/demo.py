@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 @app.command(epilog="Example: workbench demo --seed 1")
 def demo(
-    seed: Annotated[int, typer.Option("--seed", help="Same seed, same suite, bit for bit.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="Same seed, same suite, bit for bit.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Train, publish, pull, measure and store a tiny suite, offline; then say how to look at it."""

@@ -42,10 +42,11 @@ def _cell(value: Any) -> str:
     return f"{value:,.6g}" if isinstance(value, float) else str(value)
 
 
-def progress_bar() -> "Progress":
-    """A bar with count, rate and time left, on stderr; only on a terminal."""
+def progress_bar(*, of_bytes: bool = False) -> "Progress":
+    """A bar with count (or bytes), rate and time left, on stderr; only on a terminal."""
     from rich.progress import (
         BarColumn,
+        DownloadColumn,
         MofNCompleteColumn,
         Progress,
         ProgressColumn,
@@ -53,6 +54,7 @@ def progress_bar() -> "Progress":
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
+        TransferSpeedColumn,
     )
     from rich.text import Text
 
@@ -61,11 +63,13 @@ def progress_bar() -> "Progress":
             speed = task.finished_speed or task.speed
             return Text(f"{speed:.1f}/s" if speed else "", style="dim")
 
+    amount = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (
+        MofNCompleteColumn(), Rate()
+    )  # fmt: skip
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
-        Rate(),
+        *amount,
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),

@@ -1,11 +1,16 @@
 """`workbench suites`, `phases` and `pull`: what exists, what is on disk, and getting it there."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.cli import app
 from workbench.cli.output import Json, note, print_rows, progress_bar
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from workbench.suites import Phase
 
 SuiteName = Annotated[str, typer.Argument(help="Name of a suite; `workbench suites` lists them.")]
 Phases = Annotated[str, typer.Option("--phases", help="Phases: numbers, ranges, stages, or 'all'.")]
@@ -42,19 +47,17 @@ def pull(
     from workbench.catalogue import pull_suite
     from workbench.settings import Home
 
-    rows: list[dict[str, Any]] = []
-    with progress_bar() as bar:
-        task = bar.add_task("Pulling", total=None, visible=False)
-        results = pull_suite(suite, phases, Home.from_env(), with_optimizer=with_optimizer)
-        for number, (total, row) in enumerate(results, start=1):
-            bar.update(
-                task,
-                total=total,
-                completed=number,
-                description=f"Phase {row['phase']}",
-                visible=True,
-            )
-            rows.append(row)
+    with progress_bar(of_bytes=True) as bar:
+        tasks: dict[int, TaskID] = {}
+
+        def fetched(phase: "Phase", done: int, total: int) -> None:
+            if phase.phase not in tasks:
+                tasks[phase.phase] = bar.add_task(phase.label)
+            bar.update(tasks[phase.phase], completed=done, total=total)
+
+        rows = pull_suite(
+            suite, phases, Home.from_env(), with_optimizer=with_optimizer, on_bytes=fetched
+        )
     print_rows(rows, as_json=as_json)
     failed = [row for row in rows if row["status"] == "failed"]
     for row in failed:

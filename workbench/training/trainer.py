@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 import workbench
+from workbench.errors import WorkbenchError
 from workbench.models import YuLanMiniConfig, YuLanMiniForCausalLM
 from workbench.models.modeling import language_model_loss
 from workbench.training.corpus import Mix
@@ -114,13 +115,14 @@ def train(
     ``documents`` are the texts of each domain, ``shares`` the domains' shares of each phase;
     ``on_step`` is told steps done and in all.
     """
+    _check_same_run(folder, recipe, seed)
     torch.manual_seed(seed)
     folder.mkdir(parents=True, exist_ok=True)
     model = build_model(recipe, tokenizer.get_vocab_size())
     optimizer = build_optimizer(model, recipe)
     peaks = [group["lr"] for group in optimizer.param_groups]
-    done_phases = _resume(folder, model, optimizer, recipe.steps_per_phase)
     run = _start_run_file(folder, recipe, model, seed=seed, suite=suite)
+    done_phases = _resume(folder, model, optimizer, recipe.steps_per_phase)
     tap = _VarianceTap(model)
     rate = recipe.rate()
     mix = Mix(documents, tokenizer, shares, seed)
@@ -183,6 +185,18 @@ def _step(
         "clipped": float(grad_norm.item() > clip),
         "tokens_per_s": ids_BT.numel() / (time.perf_counter() - started),
     }
+
+
+def _check_same_run(folder: Path, recipe: Recipe, seed: int) -> None:
+    """A run goes on only as what it began as."""
+    path = folder / RUN_FILE
+    if not path.exists():
+        return
+    begun = json.loads(path.read_text(encoding="utf-8"))
+    if (begun["recipe_json"], begun["seed"]) != (recipe.model_dump(mode="json"), seed):
+        raise WorkbenchError(
+            f"{folder} holds a run of another recipe or seed: remove it, or train elsewhere."
+        )
 
 
 def _start_run_file(

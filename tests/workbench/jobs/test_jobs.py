@@ -50,7 +50,7 @@ def pulled(tmp_path_factory):
     state.mkdir(parents=True)
     (state / "step.pt").write_bytes(b"2")
     (hub / "two" / "latest_universal").write_text("global_step2_universal")
-    assert [row["status"] for _, row in pull_suite("small", "1-4", home)] == [
+    assert [row["status"] for row in pull_suite("small", "1-4", home)] == [
         "on disk",
         "on disk",
         "absent",
@@ -119,7 +119,7 @@ def test_other_settings_dtype_or_overrides_are_other_jobs(home):
 def test_fetching_the_optimizer_state_later_measures_nothing_again(home):
     asked = ProbeRequest("small", phases="2", probes="weights")
     assert jobs(probe_suite(asked, home)) == [(2, "weights")]
-    for _, row in pull_suite("small", "2", home, with_optimizer=True):
+    for row in pull_suite("small", "2", home, with_optimizer=True):
         assert row["status"] == "on disk"
     assert list((home.root / "hub" / "models--o--two").glob("snapshots/*/latest_universal"))
     assert not jobs(probe_suite(asked, home))
@@ -221,3 +221,20 @@ def test_probes_devices_and_metrics_by_name(home):
     with pytest.raises(UsageError, match=r"no metric or probe 'bits_per_bite': did you mean bits_"):
         find_metrics("bits_per_bite")
     assert load_suite("small", home).phases[0].label == "phase 1"
+
+
+def test_going_back_to_former_settings_shows_their_values_again(home):
+    def shown():
+        sql = "SELECT value FROM phase_metrics WHERE metric = 'tokens' AND domain = 'web'"
+        return Store(home.store).table(sql)["value"].to_pylist()
+
+    def measure(*settings):
+        return probe_suite(ProbeRequest("small", "1", "loss", settings), home)
+
+    assert len(measure("loss.window=64").outcomes) == 1
+    first = Store(home.store).table("SELECT run_id FROM phase_metrics").to_pylist()[0]
+    assert len(measure("loss.window=256").outcomes) == 1
+    assert len(measure("loss.window=64").outcomes) == 1
+    assert Store(home.store).table("SELECT run_id FROM phase_metrics").to_pylist()[0] != first
+    assert measure("loss.window=64").outcomes == []
+    assert len(shown()) == 1

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.workbench.training.tiny_run import Stopped
+from workbench.errors import WorkbenchError
 from workbench.training.trainer import build_model, build_optimizer
 
 
@@ -47,6 +48,15 @@ def test_a_stopped_run_goes_on_bit_for_bit(published, run_recipe, tmp_path, stop
     assert digests(tmp_path / "hub") == digests(published / "hub")
     assert log(tmp_path) == log(published)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "complete"
+
+
+def test_a_run_goes_on_only_as_what_it_began_as(run_recipe, tmp_path):
+    with pytest.raises(Stopped):
+        run_recipe(tmp_path, stop_after_step=4)
+    before = digests(tmp_path)
+    with pytest.raises(WorkbenchError, match="another recipe or seed"):
+        run_recipe(tmp_path, seed=1)
+    assert digests(tmp_path) == before
 
 
 def test_a_finished_run_is_not_trained_again(published, run_recipe, tmp_path, recipe):
