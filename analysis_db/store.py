@@ -157,16 +157,6 @@ class Store:
             )
             insert(connection, "phase", [{"suite": suite["name"], **row} for row in phases])
 
-    def set_on_disk(self, suite: str, on_disk: Mapping[int, bool]) -> None:
-        """Note which phases' checkpoints are on disk."""
-        with self.write() as connection:
-            for phase, value in on_disk.items():
-                connection.execute(
-                    "UPDATE data.phase SET on_disk = $value "
-                    "WHERE suite = $suite AND phase = $phase",
-                    {"value": value, "suite": suite, "phase": phase},
-                )
-
     def register_probes(
         self, probes: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]
     ) -> None:

@@ -141,9 +141,6 @@ def test_suite_and_probes_are_replaced_not_doubled(store):
     assert store.table("SELECT * FROM suites").num_rows == 1
     assert store.table("SELECT * FROM phases").num_rows == 3
     assert store.table("SELECT * FROM metrics").num_rows == 1
-    store.set_on_disk("s", {1: False, 3: False})
-    on_disk = store.table("SELECT phase FROM phases WHERE on_disk")
-    assert on_disk["phase"].to_pylist() == [2]
 
 
 def test_parameters_have_names(store):

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import workbench
+from analysis_db.errors import StoreError
 from analysis_db.store import RunRecord, Store
 from probes.base import Measuring
 from workbench.checkpoints import Checkpoint
@@ -68,7 +69,11 @@ def run_jobs(
                 else traceback.format_exception_only(failure)[-1].strip()
             )
         seconds = time.perf_counter() - clock
-        store.write_run(_record(job, started, seconds, error, notes), tables)
+        try:
+            store.write_run(_record(job, started, seconds, error, notes), tables)
+        except StoreError as refusal:  # values that the store refuses are this job's failure
+            tables, error, last_line = {}, traceback.format_exc(), str(refusal)
+            store.write_run(_record(job, started, seconds, error, notes), tables)
         rows = sum(table.num_rows for table in tables.values())
         outcomes.append(Outcome(job, seconds, rows, last_line))
         on_end(outcomes[-1])

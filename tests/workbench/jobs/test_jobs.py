@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from analysis_db.store import Store
+from probes.loss import LossProbe
 from tests.fixtures.tiny_checkpoint import write_yulan
 from workbench.catalogue import pull_suite
 from workbench.errors import UsageError
@@ -18,6 +19,8 @@ from workbench.jobs import (
     resolve_device,
     select_probes,
 )
+from workbench.jobs.local import run_jobs
+from workbench.jobs.plan import plan_jobs
 from workbench.settings import Home
 from workbench.suites import load_suite
 
@@ -238,3 +241,26 @@ def test_going_back_to_former_settings_shows_their_values_again(home):
     assert Store(home.store).table("SELECT run_id FROM phase_metrics").to_pylist()[0] != first
     assert measure("loss.window=64").outcomes == []
     assert len(shown()) == 1
+
+
+class Unstorable(LossProbe):
+    """The loss probe with a value that the store refuses."""
+
+    def measure(self, checkpoint, settings, measuring):
+        found = super().measure(checkpoint, settings, measuring)
+        found.rows[0]["value"] = float("inf")
+        return found
+
+
+def test_values_that_the_store_refuses_fail_their_job_alone(home):
+    store = Store(home.store)
+    suite = load_suite("small", home)
+    plan = plan_jobs(suite, suite.select("1,2"), [Unstorable, LossProbe], store,
+                     settings={}, device="cpu", dtype="float32")  # fmt: skip
+    outcomes = run_jobs(plan.jobs, store)
+    assert [outcome.error is None for outcome in outcomes] == [False, True, False, True]
+    assert "phase 1" in outcomes[0].error
+    failed = store.table("SELECT run_id FROM runs WHERE status = 'failed'")["run_id"].to_pylist()
+    kept = store.table("SELECT DISTINCT run_id FROM data.measurement")["run_id"].to_pylist()
+    assert len(failed) == len(kept) == 2
+    assert not set(failed) & set(kept)
