@@ -1,4 +1,7 @@
-"""The whole path on the real suite, through the public commands."""
+"""The whole path on the real suite, through the public commands.
+
+One file, so that one of the workers makes the suite and keeps it.
+"""
 
 import csv
 import io
@@ -12,8 +15,6 @@ from tests.app.browser import PAGES, chromium, dashboard, visit
 from tests.e2e.command import workbench
 from workbench.settings import Home
 from workbench.suites import load_suite
-
-pytestmark = pytest.mark.xdist_group("demo")  # one worker makes the suite and keeps it
 
 DOMAINS = ("chinese", "code", "maths", "web")
 PROBES = ("activations", "attention", "benchmarks", "loss", "weights")
