@@ -51,10 +51,10 @@ def list_phases(name: str, home: Home) -> list[dict[str, Any]]:
             "step": phase.end_step,
             "tokens_b": phase.tokens_seen_b,
             "context": phase.context_length,
-            "form": phase.form,
-            "optimizer": phase.has_optimizer,
             "on_disk": find_snapshot(suite, phase) is not None,
             "measured": measured.get(phase.phase, 0),
+            "form": phase.form,
+            "optimizer": phase.has_optimizer,
             "note": ", ".join(f"{k} = {v}" for k, v in phase.overrides.items()),
         }
         for phase in suite.phases

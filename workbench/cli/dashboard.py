@@ -12,7 +12,8 @@ from workbench.cli.output import console
 def app(
     port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port to serve on.")] = 8501,
     host: Annotated[
-        str, typer.Option("--host", help="Address to listen on; others can reach only their own.")
+        str,
+        typer.Option("--host", help="Address to listen on; the default is for this machine alone."),
     ] = "127.0.0.1",
 ) -> None:
     """Open the dashboard on this machine, until Ctrl-C."""

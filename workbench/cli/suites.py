@@ -31,7 +31,11 @@ def phases(suite: SuiteName = "demo", as_json: Json = False) -> None:
     from workbench.catalogue import list_phases
     from workbench.settings import Home
 
-    print_rows(list_phases(suite, Home.from_env()), as_json=as_json, title=f"Suite {suite}")
+    rows = list_phases(suite, Home.from_env())
+    if not as_json:  # what fits a terminal; the rest is in --json and in the view `phases`
+        shown = ("phase", "stage", "repo_id", "step", "tokens_b", "on_disk", "measured", "note")
+        rows = [{name: row[name] for name in shown} for row in rows]
+    print_rows(rows, as_json=as_json, title=f"Suite {suite}")
 
 
 @app.command(epilog="Example: workbench pull yulan-mini --phases 5,10-15,annealing")
@@ -58,7 +62,8 @@ def pull(
         rows = pull_suite(
             suite, phases, Home.from_env(), with_optimizer=with_optimizer, on_bytes=fetched
         )
-    print_rows(rows, as_json=as_json)
+    shown = ("phase", "repo_id", "status", "mb", "commit")  # messages of failures stand below
+    print_rows(rows if as_json else [{k: row[k] for k in shown} for row in rows], as_json=as_json)
     failed = [row for row in rows if row["status"] == "failed"]
     for row in failed:
         note.print(f"[red]{row['message']}[/red]")
