@@ -14,6 +14,7 @@ import pyarrow as pa
 from analysis_db.imports.tables import import_data_mix, import_published_scores
 from analysis_db.imports.training_log import import_training_log
 from analysis_db.store import RunRecord, Store
+from probes.base import MEASUREMENTS
 
 SUITE, ABSENT, MISSING, FAILED, NO_STEP = "small", 26, 12, 9, 14
 LAYERS, STEPS, TOKENS_PER_STEP = 6, 20, 2048
@@ -131,23 +132,11 @@ Row = tuple[str, str | None, int | None, str | None, int | None, str | None, flo
 
 def _rows(rows: list[Row]) -> pa.Table:
     names = ("metric", "view", "layer", "module", "head", "domain", "value")
-    schema = pa.schema(
-        [
-            ("metric", pa.string()),
-            ("view", pa.string()),
-            ("layer", pa.int16()),
-            ("module", pa.string()),
-            ("head", pa.int16()),
-            ("domain", pa.string()),
-            ("value", pa.float64()),
-            ("reason", pa.string()),
-        ]
-    )
     found = [
         {**dict(zip(names, row, strict=True)), "reason": "made up" if row[-1] is None else None}
         for row in rows
     ]
-    return pa.Table.from_pylist(found, schema=schema)
+    return pa.Table.from_pylist(found, schema=MEASUREMENTS)
 
 
 def _weights(phase: int) -> list[Row]:

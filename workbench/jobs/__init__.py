@@ -196,9 +196,8 @@ def register(store: Store, probes: Sequence[type[Probe]]) -> None:
 def coverage(name: str, home: Home) -> list[dict[str, Any]]:
     """The matrix of phases and probes, one row per phase."""
     suite = load_suite(name, home)
-    store = Store(home.store)
-    found = store.table("SELECT phase, probe, status FROM coverage WHERE suite = $s", {"s": name})
-    status = {(r["phase"], r["probe"]): r["status"] for r in found.to_pylist()}
+    found = queries.coverage(Store(home.store), name)
+    status = {(r["phase"], r["probe"]): r["status"] for r in found.to_dict("records")}
     return [
         {"phase": phase.phase, "stage": phase.stage}
         | {
