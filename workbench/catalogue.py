@@ -1,13 +1,11 @@
 """Suites and what is known of them here: on disk, in the store, on their Hub."""
 
-from collections.abc import Callable
-from contextlib import ExitStack
 from typing import Any
 
 from analysis_db.store import Store
-from workbench.hub.pull import HubError, Snapshot, find_snapshot, pull_phase
+from workbench.hub.cache import find_snapshot
 from workbench.settings import Home
-from workbench.suites import Phase, Suite, load_suite, load_suite_file, suite_files
+from workbench.suites import Suite, load_suite, load_suite_file, suite_files
 
 
 def list_suites(home: Home) -> list[dict[str, Any]]:
@@ -59,70 +57,6 @@ def list_phases(name: str, home: Home) -> list[dict[str, Any]]:
         }
         for phase in suite.phases
     ]
-
-
-def pull_suite(
-    name: str,
-    phases: str,
-    home: Home,
-    *,
-    with_optimizer: bool = False,
-    on_bytes: Callable[[Phase, int, int], None] = lambda phase, done, total: None,
-    on_end: Callable[[int, int], None] = lambda done, total: None,
-) -> list[dict[str, Any]]:
-    """Pull phase after phase; one row each, with status on disk, absent or failed.
-
-    ``on_bytes`` is told (phase, bytes done, bytes in all) while a phase is fetched, ``on_end``
-    (phases done, phases in all) after each.
-    """
-    suite = load_suite(name, home)
-    chosen = suite.select(phases)
-    rows: list[dict[str, Any]] = []
-    with ExitStack() as stack:
-        endpoint = None
-        if suite.local_hub is not None:
-            from workbench.hub.server import LocalHub
-
-            endpoint = stack.enter_context(LocalHub(suite.local_hub)).endpoint
-        for phase in chosen:
-            optimizer = with_optimizer and phase.has_optimizer
-            row = {"phase": phase.phase, "repo_id": phase.repo_id or ""}
-            rows.append(row | _pull(suite, phase, endpoint, optimizer, on_bytes))
-            on_end(len(rows), len(chosen))
-    record_suite(suite, Store(home.store))
-    return rows
-
-
-def _pull(
-    suite: Suite,
-    phase: Phase,
-    endpoint: str | None,
-    with_optimizer: bool,
-    on_bytes: Callable[[Phase, int, int], None],
-) -> dict[str, Any]:
-    nothing = {"mb": None, "commit": ""}
-    if phase.repo_id is None:
-        return {"status": "absent", **nothing, "message": "not published"}
-    try:
-        found = pull_phase(
-            suite,
-            phase,
-            endpoint=endpoint,
-            with_optimizer=with_optimizer,
-            progress=lambda done, total: on_bytes(phase, done, total),
-        )
-        return _pulled(found)
-    except HubError as error:
-        return {"status": "failed", **nothing, "message": str(error)}
-
-
-def _pulled(snapshot: Snapshot) -> dict[str, Any]:
-    return {
-        "status": "on disk",
-        "mb": round(snapshot.bytes / 1e6, 1),
-        "commit": snapshot.commit_sha[:12],
-        "message": "",
-    }
 
 
 def record_suite(suite: Suite, store: Store) -> None:

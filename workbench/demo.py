@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from workbench.catalogue import pull_suite
+from workbench.downloads import pull_suite
 from workbench.errors import UsageError, WorkbenchError
 from workbench.settings import Home
 from workbench.suites import CATALOGUE, load_suite

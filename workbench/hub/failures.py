@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from workbench.errors import WorkbenchError
+from workbench.hub.cache import cache_folder
 from workbench.suites import Phase, Suite
 
 
@@ -14,15 +14,6 @@ class HubError(WorkbenchError):
 
 def phase_name(suite: Suite, phase: Phase) -> str:
     return f"{phase.label.capitalize()} of suite {suite.name}"
-
-
-def cache_folder(suite: Suite) -> Path:
-    """The Hub cache that the suite's checkpoints live in."""
-    if suite.cache_dir is not None:
-        return suite.cache_dir
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE)
 
 
 def elsewhere(suite: Suite) -> str:

@@ -7,105 +7,27 @@ a snapshot count as complete, its config and the name of its revision, is writte
 
 import glob
 import hashlib
-import json
 import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass
 
-from workbench.hub.failures import HubError, cache_folder, elsewhere, explained, phase_name
+from workbench.hub.cache import (
+    UNWANTED,
+    Snapshot,
+    cache_folder,
+    complete,
+    find_snapshot,
+    is_wanted,
+    repository_folder,
+)
+from workbench.hub.failures import HubError, elsewhere, explained, phase_name
 from workbench.suites import Phase, Suite
 
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import RepoSibling
-
-WANTED = (
-    "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json",
-    "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json",
-)  # fmt: skip
-"""What a probe reads, from the top folder of a repository; code and pickled weights never."""
-UNWANTED = ("*.py", "*.bin")
-OPTIMIZER = ("latest_universal", "*_universal/*")
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A phase's files on disk."""
-
-    path: Path
-    repo_id: str
-    commit_sha: str
-    files: dict[str, str]
-    """Content address of each file that a probe reads (weights, config, tokenizer) by name: the
-    sha256 of an LFS file, the git blob id of another. Optimizer states and what other tools
-    have put beside them are left out, so that they do not change what a measurement rests on."""
-    bytes: int
-    """Of everything that the snapshot holds."""
-
-
-def find_snapshot(suite: Suite, phase: Phase) -> Snapshot | None:
-    """The phase's checkpoint if its weights are complete on disk; asks no network."""
-    if phase.repo_id is None:
-        return None
-    root = _repository_folder(suite, phase.repo_id)
-    ref = root / "refs" / phase.revision
-    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else phase.revision
-    folder = root / "snapshots" / commit
-    if not _complete(folder):
-        return None
-    paths = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return Snapshot(
-        folder,
-        phase.repo_id,
-        commit,
-        {name: _content_address(path) for name, path in paths.items() if _wanted(name)},
-        sum(path.stat().st_size for path in paths.values()),
-    )
-
-
-def _repository_folder(suite: Suite, repo_id: str) -> Path:
-    return cache_folder(suite) / f"models--{repo_id.replace('/', '--')}"
-
-
-def _wanted(name: str, *, with_optimizer: bool = False) -> bool:
-    if any(fnmatch(name, pattern) for pattern in UNWANTED):
-        return False
-    if with_optimizer and any(fnmatch(name, pattern) for pattern in OPTIMIZER):
-        return True
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in WANTED)
-
-
-def _content_address(path: Path) -> str:
-    """The name of the blob that a file of a snapshot links to.
-
-    That is one link and no more: the blob may itself be a link into the store that the client
-    shares between repositories, where files are named by their Xet hash. Where the cache has no
-    links (some file systems have none), the content is hashed.
-    """
-    if path.is_symlink():
-        return path.readlink().name
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _complete(folder: Path) -> bool:
-    """Whether config and every weight file are there (a dangling link is not)."""
-    if not (folder / "config.json").is_file():
-        return False
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return (folder / "model.safetensors").is_file()
-    try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, LookupError, TypeError, AttributeError):  # no index of weights at all
-        return False
-    return bool(shards) and all((folder / str(shard)).is_file() for shard in shards)
 
 
 def pull_phase(
@@ -133,7 +55,7 @@ def pull_phase(
         return found
     with explained(suite, phase):
         commit = _fetch(suite, phase, phase.repo_id, endpoint, with_optimizer, progress)
-        _name_revision(_repository_folder(suite, phase.repo_id), phase.revision, commit)
+        _name_revision(repository_folder(suite, phase.repo_id), phase.revision, commit)
     snapshot = find_snapshot(suite, phase)
     if snapshot is None:
         raise HubError(
@@ -154,14 +76,15 @@ def _fetch(
     """Bring what is missing of the revision, checked, into the cache; returns the commit sha."""
     from huggingface_hub import HfApi, snapshot_download
 
-    _reach_directly(endpoint)
     info = HfApi(endpoint=endpoint).model_info(
         repo_id, revision=phase.revision, files_metadata=True
     )
-    wanted = [f for f in info.siblings or [] if _wanted(f.rfilename, with_optimizer=with_optimizer)]
-    root = _repository_folder(suite, repo_id)
+    wanted = [
+        f for f in info.siblings or [] if is_wanted(f.rfilename, with_optimizer=with_optimizer)
+    ]
+    root = repository_folder(suite, repo_id)
     folder = root / "snapshots" / str(info.sha)
-    if not _complete(folder):  # a pull was cut off, maybe before it had checked what came
+    if not complete(folder):  # a pull was cut off, maybe before it had checked what came
         for file in wanted:
             if (folder / file.rfilename).is_file() and not _intact(folder, file):
                 _remove(folder / file.rfilename)
@@ -253,17 +176,6 @@ def _name_revision(root: Path, revision: str, commit: str) -> None:
     written = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
     written.write_text(commit, encoding="utf-8")
     written.replace(ref)
-
-
-def _reach_directly(endpoint: str | None) -> None:
-    """Keep a proxy that the environment names out of the way to a Hub on this machine."""
-    from huggingface_hub import close_session
-
-    host = urlsplit(endpoint or "").hostname
-    proxies = getproxies_environment()
-    if host == "127.0.0.1" and proxies and not proxy_bypass(host):
-        os.environ["no_proxy"] = ",".join(filter(None, (proxies.get("no"), host)))
-        close_session()  # the client read the environment when it opened its session
 
 
 def _reporter(progress: Callable[[int, int], None], total: int) -> type:

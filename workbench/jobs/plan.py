@@ -14,7 +14,7 @@ from typing import Any
 
 from analysis_db.store import Store
 from probes.base import Probe, ProbeSettings
-from workbench.hub.pull import Snapshot, find_snapshot
+from workbench.hub.cache import Snapshot, find_snapshot
 from workbench.suites import Phase, Suite
 
 

@@ -36,6 +36,8 @@ class Phase(BaseModel):
     repo_id: str | None = None
     """The Hub repository of the checkpoint; None when none was published."""
     revision: str = "main"
+    folder: Path | None = None
+    """The checkpoint itself, where it is a folder of this machine; repo_id is then None."""
     model_type: str = ""
     start_step: int | None = None
     end_step: int | None = None

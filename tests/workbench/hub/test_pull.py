@@ -17,8 +17,10 @@ from safetensors.numpy import load_file
 from transformers import AutoConfig
 
 from tests.workbench.hub.conftest import REPO_ID, SHARDS, shard
+from workbench.hub.cache import Snapshot, find_snapshot
+from workbench.hub.endpoint import reach_directly
 from workbench.hub.failures import HubError, explained
-from workbench.hub.pull import Snapshot, find_snapshot, pull_phase
+from workbench.hub.pull import pull_phase
 from workbench.hub.server import LocalHub
 from workbench.suites import Phase, Suite
 
@@ -248,7 +250,8 @@ def test_the_disk_fills_up_in_mid_file(hub: LocalHub, suite: Suite, phase: Phase
 WITH_SMALL_FILES = """
 import resource, signal, sys
 from pathlib import Path
-from workbench.hub.pull import HubError, pull_phase
+from workbench.hub.failures import HubError
+from workbench.hub.pull import pull_phase
 from workbench.suites import Phase, Suite
 
 endpoint, repo_id, cache = sys.argv[1:]
@@ -330,6 +333,7 @@ def test_a_local_hub_is_reached_past_a_proxy(
     close_session()
     with pytest.raises(httpx.ConnectError):  # and the client keeps the session it has opened
         HfApi(endpoint=hub.endpoint).model_info(REPO_ID)
+    reach_directly(hub.endpoint)
     assert pull_phase(suite, phase, endpoint=hub.endpoint).files.keys() == PULLED
     assert os.environ["no_proxy"] == "example.org,127.0.0.1"
     close_session()
@@ -344,6 +348,6 @@ def test_the_users_own_cache_is_looked_into(
 
 
 def test_looking_on_disk_loads_no_torch() -> None:
-    code = "import json, sys, workbench.hub.pull; print(json.dumps(sorted(sys.modules)))"
+    code = "import json, sys, workbench.hub.cache; print(json.dumps(sorted(sys.modules)))"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert not {"torch", "transformers", "huggingface_hub"} & set(json.loads(said.stdout))

@@ -8,7 +8,7 @@ import pytest
 from analysis_db.store import Store
 from probes.loss import LossProbe
 from tests.fixtures.tiny_checkpoint import write_yulan
-from workbench.catalogue import pull_suite
+from workbench.downloads import pull_suite
 from workbench.errors import UsageError
 from workbench.jobs import (
     ProbeRequest,
