@@ -2,19 +2,46 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 
 from workbench.suites import Phase, Suite
 
-WANTED = (
-    "config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json",
-    "tokenizer*", "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json",
+CONFIG = "config.json"
+FORMS = ("model.safetensors", "pytorch_model.bin")
+"""Weights in one file, the form that is preferred first; an index beside it names shards."""
+_SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
+_PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+_TEXTS = (
+    CONFIG, "generation_config.json", *(f"{single}.index.json" for single in FORMS), "tokenizer*",
+    "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json",
 )  # fmt: skip
-"""What a probe reads, from the top folder of a repository; code and pickled weights never."""
-UNWANTED = ("*.py", "*.bin")
-OPTIMIZER = ("latest_universal", "*_universal/*")
+_OPTIMIZER = ("latest_universal", "*_universal/*", "optimizer.pt")
+
+
+def wanted(names: Iterable[str], *, with_optimizer: bool = False) -> list[str]:
+    """Of the files of a repository those that a probe reads, in their order.
+
+    Config, tokenizer and weights of the top folder; pickled weights only where there are no
+    safetensors, code never. Optimizer states when asked for.
+    """
+    names = list(names)
+    weights = _SAFETENSORS if any(map(_SAFETENSORS.fullmatch, names)) else _PICKLED
+    return [
+        name
+        for name in names
+        if weights.fullmatch(name)
+        or ("/" not in name and _matches(name, _TEXTS) and not name.endswith(".py"))
+        or (with_optimizer and _matches(name, _OPTIMIZER))
+    ]
+
+
+def _matches(name: str, patterns: tuple[str, ...]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True)
@@ -23,45 +50,42 @@ class Snapshot:
 
     path: Path
     repo_id: str
+    """Empty for a folder that is no repository's, as is ``commit_sha``."""
     commit_sha: str
-    files: dict[str, str]
-    """Content address of each file that a probe reads (weights, config, tokenizer) by name: the
-    sha256 of an LFS file, the git blob id of another. Optimizer states and what other tools
-    have put beside them are left out, so that they do not change what a measurement rests on."""
     bytes: int
     """Of everything that the snapshot holds."""
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """Content address of each file that a probe reads (weights, config, tokenizer) by name.
+
+        The sha256 of an LFS file, the git blob id of another. Optimizer states and what other
+        tools have put beside them are left out, so that they do not change what a measurement
+        rests on. Outside of a cache the files are hashed here, the first time.
+        """
+        names = sorted(path.name for path in self.path.iterdir() if path.is_file())
+        return {name: _content_address(self.path / name) for name in wanted(names)}
 
 
 def find_snapshot(suite: Suite, phase: Phase) -> Snapshot | None:
     """The phase's checkpoint if its weights are complete on disk; asks no network."""
-    if phase.repo_id is None:
+    if phase.folder is not None:
+        folder, commit = phase.folder, ""
+    elif phase.repo_id is not None:
+        root = repository_folder(suite, phase.repo_id)
+        ref = root / "refs" / phase.revision
+        commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else phase.revision
+        folder = root / "snapshots" / commit
+    else:
         return None
-    root = repository_folder(suite, phase.repo_id)
-    ref = root / "refs" / phase.revision
-    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else phase.revision
-    folder = root / "snapshots" / commit
     if not complete(folder):
         return None
-    paths = {p.relative_to(folder).as_posix(): p for p in sorted(folder.rglob("*")) if p.is_file()}
-    return Snapshot(
-        folder,
-        phase.repo_id,
-        commit,
-        {name: _content_address(path) for name, path in paths.items() if is_wanted(name)},
-        sum(path.stat().st_size for path in paths.values()),
-    )
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return Snapshot(folder, phase.repo_id or "", commit, size)
 
 
 def repository_folder(suite: Suite, repo_id: str) -> Path:
     return cache_folder(suite) / f"models--{repo_id.replace('/', '--')}"
-
-
-def is_wanted(name: str, *, with_optimizer: bool = False) -> bool:
-    if any(fnmatch(name, pattern) for pattern in UNWANTED):
-        return False
-    if with_optimizer and any(fnmatch(name, pattern) for pattern in OPTIMIZER):
-        return True
-    return "/" not in name and any(fnmatch(name, pattern) for pattern in WANTED)
 
 
 def _content_address(path: Path) -> str:
@@ -79,16 +103,24 @@ def _content_address(path: Path) -> str:
 
 def complete(folder: Path) -> bool:
     """Whether config and every weight file are there (a dangling link is not)."""
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         return False
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
-        return (folder / "model.safetensors").is_file()
+    for single in FORMS:
+        index = folder / f"{single}.index.json"
+        if index.is_file():
+            shards = _shards(index)
+            return bool(shards) and all((folder / shard).is_file() for shard in shards)
+        if (folder / single).is_file():
+            return True
+    return False
+
+
+def _shards(index: Path) -> set[str]:
+    """The files that an index names; none when it is no index of weights."""
     try:
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, LookupError, TypeError, AttributeError):  # no index of weights at all
-        return False
-    return bool(shards) and all((folder / str(shard)).is_file() for shard in shards)
+        return set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, LookupError, TypeError, AttributeError):
+        return set()
 
 
 def cache_folder(suite: Suite) -> Path:

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from workbench.errors import WorkbenchError
 from workbench.hub.cache import cache_folder
+from workbench.hub.transfer import Damaged, FileFault
 from workbench.suites import Phase, Suite
 
 
@@ -26,6 +27,7 @@ def elsewhere(suite: Suite) -> str:
 def explained(suite: Suite, phase: Phase) -> Iterator[None]:
     """Turn the exceptions of the Hub's client, and of the disk, into HubError."""
     from huggingface_hub.errors import (
+        EntryNotFoundError,
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
@@ -51,6 +53,11 @@ def explained(suite: Suite, phase: Phase) -> Iterator[None]:
         raise HubError(
             f"{name}: {repo_id} has no revision {phase.revision}: correct it in the suite."
         ) from None
+    except EntryNotFoundError as error:
+        raise HubError(
+            f"{name}: a file that {repo_id} lists is not there ({_first_line(error)}): pull again; "
+            "if it stays so, the repository is incomplete."
+        ) from None
     except HFValidationError:
         raise HubError(
             f"{name}: {repo_id!r} cannot be a repository's name: correct it in the suite."
@@ -63,16 +70,27 @@ def explained(suite: Suite, phase: Phase) -> Iterator[None]:
         raise HubError(
             f"{name}: the Hub refused ({_first_line(error)}): pull again later."
         ) from None
+    except Damaged as error:
+        raise HubError(
+            f"{name}: {error} arrived damaged twice (not the hash that the Hub states) and was "
+            "removed: pull again, or set HF_ENDPOINT to another mirror."
+        ) from None
+    except FileFault as error:
+        raise HubError(
+            f"{name}: {error.name} was cut off again and again ({_first_line(error.fault)}): pull "
+            "again, it goes on where it was."
+        ) from None
+    except ValueError as error:  # no JSON: a login page of the network, say
+        raise HubError(
+            f"{name}: what answered is not a Hub ({_first_line(error)}): check the network and "
+            "HF_ENDPOINT, then pull again."
+        ) from None
     except httpx.HTTPError as error:
         raise HubError(
             f"{name}: the Hub cannot be reached ({_first_line(error)}): check the network and "
             "HF_ENDPOINT, then pull again."
         ) from None
     except OSError as error:
-        if error.errno is None:  # the client's own: a file shorter than announced, a stray answer
-            raise HubError(
-                f"{name} did not arrive whole ({_first_line(error)}): pull again."
-            ) from None
         raise HubError(
             f"{name}: {cache_folder(suite)} cannot be written ({error.strerror}): free some space "
             f"or mend its permissions, or {elsewhere(suite)}, then pull again."

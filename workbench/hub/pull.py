@@ -1,33 +1,112 @@
-"""Pull a phase's checkpoint into a Hub cache with the Hub's own client, and check what came.
+"""Pull a phase's checkpoint into a Hub cache, resumable and checked.
 
-The client does not compare a download with the hash that the Hub states, so this does. The result
-has the standard cache layout: whatever else uses the Hub's cache finds it, offline too. What makes
-a snapshot count as complete, its config and the name of its revision, is written last.
+The Hub's own client neither goes on where a dead download was nor compares what came with the hash
+that the Hub states, so this does. The result has the standard cache layout: whatever else uses the
+Hub's cache finds it, offline too. What makes a snapshot count as complete, its config and the name
+of its revision, is written last.
 """
 
-import glob
-import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from workbench.hub.cache import (
-    UNWANTED,
+    CONFIG,
     Snapshot,
     cache_folder,
     complete,
     find_snapshot,
-    is_wanted,
     repository_folder,
 )
 from workbench.hub.failures import HubError, elsewhere, explained, phase_name
+from workbench.hub.fetch import Fetcher, Partial, is_intact
+from workbench.hub.listing import HubFile, Listing, list_files
+from workbench.hub.transfer import Stopped
 from workbench.suites import Phase, Suite
 
-if TYPE_CHECKING:
-    from huggingface_hub.hf_api import RepoSibling
+FILES_AT_ONCE = 8
+CONNECTIONS = 8
+"""To the Hub, for all files together."""
+
+
+@dataclass(frozen=True)
+class PullPlan:
+    """What pulling a phase comes to, by what the Hub lists and what lies in the cache."""
+
+    suite: Suite
+    phase: Phase
+    listing: Listing
+    files: tuple[HubFile, ...]
+    """Those that are wanted."""
+
+    @property
+    def root(self) -> Path:
+        """The repository's folder in the cache."""
+        return repository_folder(self.suite, self.listing.repo_id)
+
+    @property
+    def folder(self) -> Path:
+        """The snapshot's."""
+        return self.root / "snapshots" / self.listing.commit_sha
+
+    def blob(self, file: HubFile) -> Path:
+        return self.root / "blobs" / file.etag
+
+    def cached(self, file: HubFile) -> Path | None:
+        """Where the file's content lies: its blob, or itself in a cache that has no links."""
+        pointer = self.folder / file.name
+        if pointer.is_file() and not pointer.is_symlink():
+            return pointer
+        return self.blob(file) if self.blob(file).is_file() else None
+
+    @cached_property
+    def contents(self) -> list[HubFile]:
+        """The files without those whose content another one has as well, large ones first."""
+        return sorted({f.etag: f for f in self.files}.values(), key=lambda f: -f.size)
+
+    @property
+    def bytes(self) -> int:
+        return sum(file.size for file in self.contents)
+
+    @cached_property
+    def held(self) -> int:
+        """Bytes that are in the cache already, those of files that are cut off included."""
+        return sum(
+            file.size if self.cached(file) else Partial(self.blob(file), file.size).held()
+            for file in self.contents
+        )
+
+    @property
+    def to_fetch(self) -> int:
+        return self.bytes - self.held
+
+
+def plan_pull(
+    suite: Suite, phase: Phase, *, endpoint: str | None = None, with_optimizer: bool = False
+) -> PullPlan:
+    """Ask the Hub what a pull of the phase has to bring; fetches nothing.
+
+    Raises HubError: no published checkpoint, no such repository or revision, no connection, no
+    weights in the repository.
+    """
+    name = phase_name(suite, phase)
+    if phase.repo_id is None:
+        raise HubError(f"{name} has no published checkpoint: leave it out of --phases.")
+    with explained(suite, phase):
+        listing = list_files(phase.repo_id, phase.revision, endpoint)
+    files = listing.wanted(with_optimizer=with_optimizer)
+    if not any(file.name.endswith((".safetensors", ".bin")) for file in files):
+        raise HubError(
+            f"{name}: repository {phase.repo_id} holds no weights at revision {phase.revision}: "
+            "its page on the Hub shows what it holds."
+        )
+    return PullPlan(suite, phase, listing, tuple(files))
 
 
 def pull_phase(
@@ -38,164 +117,191 @@ def pull_phase(
     with_optimizer: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Snapshot:
-    """Fetch weights, config and tokenizer of a phase; code and ``.bin`` files never.
+    """Fetch weights, config and tokenizer of a phase and check all of them, the cached ones too.
 
-    ``progress`` is told (bytes done, bytes in all), by one thread at a time. Raises HubError: no
-    repository or revision, no connection, no room on the disk, or a file whose hash is not the
-    Hub's (it is removed). A pull that fails leaves nothing that ``find_snapshot`` takes for
-    complete, and what a former pull had completed stays.
+    ``progress`` is told (bytes done, bytes in all), by one thread at a time. Raises HubError: what
+    ``plan_pull`` raises, no room on the disk, or a file that comes with another hash than the
+    Hub's. A pull that fails leaves nothing that ``find_snapshot`` takes for complete; what it had
+    fetched stays, and the next one goes on there.
     """
     from huggingface_hub import is_offline_mode
 
-    if phase.repo_id is None:
-        raise HubError(
-            f"{phase_name(suite, phase)} has no published checkpoint: leave it out of --phases."
-        )
+    if phase.folder is not None and (found := find_snapshot(suite, phase)):
+        return found
     if is_offline_mode() and not with_optimizer and (found := find_snapshot(suite, phase)):
         return found
+    plan = plan_pull(suite, phase, endpoint=endpoint, with_optimizer=with_optimizer)
     with explained(suite, phase):
-        commit = _fetch(suite, phase, phase.repo_id, endpoint, with_optimizer, progress)
-        _name_revision(repository_folder(suite, phase.repo_id), phase.revision, commit)
-    snapshot = find_snapshot(suite, phase)
-    if snapshot is None:
+        _check_room(plan)
+        _bring(plan, endpoint, progress)
+        _link(plan)
+    if not complete(plan.folder):
         raise HubError(
-            f"{phase_name(suite, phase)}: repository {phase.repo_id} has no complete weights in "
-            "safetensors form: its page on the Hub shows what it holds."
+            f"{phase_name(suite, phase)}: repository {phase.repo_id} has no complete weights "
+            "(config, and every file that its index names): its page on the Hub shows what it "
+            "holds."
         )
-    return snapshot
+    with explained(suite, phase):
+        _name_revision(plan)
+        _clean(plan)
+    found = find_snapshot(suite, phase)
+    assert found is not None
+    return found
 
 
-def _fetch(
-    suite: Suite,
-    phase: Phase,
-    repo_id: str,
-    endpoint: str | None,
-    with_optimizer: bool,
-    progress: Callable[[int, int], None],
-) -> str:
-    """Bring what is missing of the revision, checked, into the cache; returns the commit sha."""
-    from huggingface_hub import HfApi, snapshot_download
-
-    info = HfApi(endpoint=endpoint).model_info(
-        repo_id, revision=phase.revision, files_metadata=True
-    )
-    wanted = [
-        f for f in info.siblings or [] if is_wanted(f.rfilename, with_optimizer=with_optimizer)
-    ]
-    root = repository_folder(suite, repo_id)
-    folder = root / "snapshots" / str(info.sha)
-    if not complete(folder):  # a pull was cut off, maybe before it had checked what came
-        for file in wanted:
-            if (folder / file.rfilename).is_file() and not _intact(folder, file):
-                _remove(folder / file.rfilename)
-    missing = [f for f in wanted if not (folder / f.rfilename).is_file()]
-    need = _bytes_to_fetch(root, missing)
-    _check_room(suite, phase, need)
-    report = _reporter(progress, need)
-    # By commit, so that a revision that moves meanwhile does not mix two checkpoints.
-    config = [f for f in missing if f.rfilename == "config.json"]
-    for batch in ([f for f in missing if f not in config], config):
-        if batch:
-            snapshot_download(
-                repo_id,
-                revision=info.sha,
-                cache_dir=cache_folder(suite),
-                endpoint=endpoint,
-                allow_patterns=_patterns([f.rfilename for f in batch]),
-                ignore_patterns=list(UNWANTED),
-                tqdm_class=report,
-            )
-            _check(suite, phase, folder, batch)
-    return str(info.sha)
-
-
-def _patterns(names: Sequence[str]) -> list[str]:
-    """Files of the top folder by name, others by their folder: the client tries each pattern."""
-    tops = {(top, bool(rest)) for top, _, rest in (name.partition("/") for name in names)}
-    return sorted(glob.escape(top) + ("/*" if is_folder else "") for top, is_folder in tops)
-
-
-def _bytes_to_fetch(root: Path, missing: Sequence["RepoSibling"]) -> int:
-    """Bytes of the blobs that are not in the cache yet, each counted once."""
-    sizes = {(f.lfs.sha256 if f.lfs else f.blob_id): f.size or 0 for f in missing}
-    return sum(size for blob, size in sizes.items() if not (root / "blobs" / str(blob)).exists())
-
-
-def _check_room(suite: Suite, phase: Phase, need: int) -> None:
-    cache = cache_folder(suite)
+def _check_room(plan: PullPlan) -> None:
+    cache = cache_folder(plan.suite)
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free
-    if need > free:
+    if plan.to_fetch > free:
         raise HubError(
-            f"{phase_name(suite, phase)} needs {need / 1e9:,.1f} GB and the disk of {cache} has "
-            f"{free / 1e9:,.1f} GB free: free some space, or {elsewhere(suite)}."
+            f"{phase_name(plan.suite, plan.phase)} needs {plan.to_fetch / 1e9:,.1f} GB and the "
+            f"disk of {cache} has {free / 1e9:,.1f} GB free: free some space, or "
+            f"{elsewhere(plan.suite)}."
         )
 
 
-def _check(suite: Suite, phase: Phase, folder: Path, files: Sequence["RepoSibling"]) -> None:
-    """Raise HubError for files that did not come, or came damaged; those are removed."""
-    absent = [f.rfilename for f in files if not (folder / f.rfilename).is_file()]
-    if absent:
-        raise HubError(f"{phase_name(suite, phase)}: {absent[0]} did not arrive: pull again.")
-    damaged = [f for f in files if not _intact(folder, f)]
-    for file in damaged:
-        _remove(folder / file.rfilename)
-    if damaged:
-        names = ", ".join(f.rfilename for f in damaged)
-        raise HubError(
-            f"{phase_name(suite, phase)}: {names} arrived damaged (not the hash that the Hub "
-            "states) and was removed: pull again."
-        )
+def _bring(plan: PullPlan, endpoint: str | None, progress: Callable[[int, int], None]) -> None:
+    """Check what is here and fetch the rest, several files at once."""
+    fetcher = Fetcher(CONNECTIONS, _adding(progress, plan.bytes))
+    with ThreadPoolExecutor(max_workers=FILES_AT_ONCE) as pool:
+        jobs = [pool.submit(_bring_file, plan, file, endpoint, fetcher) for file in plan.contents]
+        try:
+            for job in as_completed(jobs):
+                job.result()
+        except BaseException:
+            fetcher.stop.set()
+            pool.shutdown(cancel_futures=True)
+            errors = [job.exception() for job in jobs if not job.cancelled()]
+            for error in errors:  # not the one of a file that only was stopped
+                if error is not None and not isinstance(error, Stopped):
+                    raise error from None
+            raise
 
 
-def _intact(folder: Path, file: "RepoSibling") -> bool:
-    """Whether the content has the hash that the Hub states for it."""
-    path = folder / file.rfilename
-    if file.lfs is not None:
-        with path.open("rb") as content:
-            return hashlib.file_digest(content, "sha256").hexdigest() == file.lfs.sha256
-    text = path.read_bytes()  # small: the Hub wants LFS above 10 MB
-    return hashlib.sha1(b"blob %d\x00" % len(text) + text).hexdigest() == file.blob_id
+def _adding(progress: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    lock = threading.Lock()
+    done = 0
+
+    def add(more: int) -> None:
+        nonlocal done
+        with lock:
+            done += more
+            progress(done, total)
+
+    return add
+
+
+def _bring_file(plan: PullPlan, file: HubFile, endpoint: str | None, fetcher: Fetcher) -> None:
+    from huggingface_hub import hf_hub_url
+
+    if fetcher.stop.is_set():
+        raise Stopped
+    if not _checked(plan, file, fetcher):
+        with _locked(plan, file.etag, fetcher.stop):
+            if not _checked(plan, file, fetcher):  # another process may have brought it
+                plan.blob(file).parent.mkdir(parents=True, exist_ok=True)
+                url = hf_hub_url(
+                    plan.listing.repo_id,
+                    file.name,
+                    # By commit: a revision that moves meanwhile does not mix two checkpoints.
+                    revision=plan.listing.commit_sha,
+                    endpoint=endpoint,
+                )
+                fetcher.fetch(url, file, plan.blob(file))
+
+
+def _checked(plan: PullPlan, file: HubFile, fetcher: Fetcher) -> bool:
+    """Whether the file is here as the Hub states it; one that is damaged is removed."""
+    path = plan.cached(file)
+    if path is None:
+        return False
+    if is_intact(path, file):
+        fetcher.report(file.size)
+        return True
+    _remove(path)
+    return False
+
+
+@contextmanager
+def _locked(plan: PullPlan, etag: str, stop: threading.Event) -> Iterator[None]:
+    """Hold the lock that the Hub's client uses for the same blob."""
+    from filelock import Timeout
+    from huggingface_hub.utils import WeakFileLock
+
+    path = _lock_path(plan, etag)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        try:
+            with WeakFileLock(path, timeout=1.0):
+                yield
+                return
+        except Timeout:
+            if stop.is_set():
+                raise Stopped from None
+
+
+def _lock_path(plan: PullPlan, etag: str) -> Path:
+    return plan.root.parent / ".locks" / plan.root.name / f"{etag}.lock"
 
 
 def _remove(path: Path) -> None:
-    """Delete a file of a snapshot with the blob, or the chain of links, that it leads to."""
+    """Delete a blob, with the chain of links that it may lead to."""
     while path.is_symlink():
         target = path.parent / path.readlink()
-        path.unlink()
+        path.unlink(missing_ok=True)
         path = target
     path.unlink(missing_ok=True)
 
 
-def _name_revision(root: Path, revision: str, commit: str) -> None:
+def _link(plan: PullPlan) -> None:
+    """Give every file its name in the snapshot, the config last."""
+    for file in sorted(plan.files, key=lambda file: file.name == CONFIG):
+        pointer, blob = plan.folder / file.name, plan.blob(file)
+        target = os.path.relpath(blob, pointer.parent)
+        if pointer.is_symlink() and os.readlink(pointer) == target:
+            continue
+        if pointer.is_file() and not pointer.is_symlink():
+            continue  # checked, in a cache without links
+        pointer.parent.mkdir(parents=True, exist_ok=True)
+        pointer.unlink(missing_ok=True)
+        with suppress(FileExistsError):  # another process was as quick
+            try:
+                os.symlink(target, pointer)
+            except PermissionError:  # a file system without links
+                shutil.copyfile(blob, pointer)
+
+
+def _name_revision(plan: PullPlan) -> None:
     """Write that the revision is this commit, as the client does, in one step."""
-    if revision == commit:
+    if plan.phase.revision == plan.listing.commit_sha:
         return
-    ref = root / "refs" / revision
+    ref = plan.root / "refs" / plan.phase.revision
+    if ref.is_file() and ref.read_text(encoding="utf-8") == plan.listing.commit_sha:
+        return
     ref.parent.mkdir(parents=True, exist_ok=True)
-    written = ref.with_name(f"{ref.name}.{os.getpid()}.tmp")
-    written.write_text(commit, encoding="utf-8")
+    written = _lock_path(plan, f"ref.{os.getpid()}")
+    written.parent.mkdir(parents=True, exist_ok=True)
+    written.write_text(plan.listing.commit_sha, encoding="utf-8")
     written.replace(ref)
 
 
-def _reporter(progress: Callable[[int, int], None], total: int) -> type:
-    """A bar class for the Hub's client that draws nothing and reports the bytes on disk."""
-    from huggingface_hub.utils import tqdm
+def _clean(plan: PullPlan) -> None:
+    """Remove what dead downloads left in the repository's cache.
 
-    lock = threading.Lock()
-    done = 0
+    The client never goes on with an ``.incomplete``; a part of ours is of no use when no phase of
+    the suite but this complete one lies in the repository. What a living process works on is
+    locked and stays.
+    """
+    from filelock import FileLock, Timeout
 
-    class Reporter(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            # The client has a bar for the bytes received, too, and one that counts files.
-            self._counts = kwargs.get("name") == "huggingface_hub.snapshot_download"
-            super().__init__(*args, **(kwargs | {"disable": True}))
-
-        def update(self, n: float | None = 1) -> None:
-            nonlocal done
-            if self._counts and n:
-                with lock:
-                    done += int(n)
-                    progress(min(done, total), total)
-
-    return Reporter
+    alone = sum(phase.repo_id == plan.phase.repo_id for phase in plan.suite.phases) == 1
+    leftovers: dict[str, list[Path]] = {}
+    for path in (plan.root / "blobs").iterdir():
+        etag, _, rest = path.name.partition(".")
+        if rest.endswith("incomplete") or (rest.startswith("part") and alone):
+            leftovers.setdefault(etag, []).append(path)
+    for etag, paths in leftovers.items():
+        with suppress(Timeout), FileLock(_lock_path(plan, etag), timeout=0, mode=0o664):
+            for path in paths:
+                path.unlink(missing_ok=True)
