@@ -1,16 +1,102 @@
-"""Fetching the checkpoints of a suite, phase by phase."""
+"""Fetching the checkpoints of a suite, phase by phase, and what that would come to."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from analysis_db.store import Store
 from workbench.catalogue import record_suite
-from workbench.hub.cache import Snapshot
+from workbench.errors import WorkbenchError
+from workbench.hub.cache import Snapshot, cache_folder, find_snapshot
 from workbench.hub.endpoint import hub_of
 from workbench.hub.failures import HubError
-from workbench.hub.pull import pull_phase
+from workbench.hub.pull import PullPlan, plan_pull, pull_phase
 from workbench.settings import Home
 from workbench.suites import Phase, Suite, load_suite
+
+
+def plan_suite(
+    name: str,
+    phases: str,
+    home: Home,
+    *,
+    with_optimizer: bool = False,
+    on_end: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """What a pull would do: ``phases``, one row each, and what it comes to on the disk.
+
+    A row has the status on disk, fetch, absent or failed, and the files with their bytes.
+    ``peak_disk_gb`` is what the chosen phases take when all has come, and at no time more.
+    """
+    suite = load_suite(name, home)
+    chosen = suite.select(phases)
+    rows: list[dict[str, Any]] = []
+    blobs: dict[Path, tuple[int, int]] = {}
+    for phase, plan in _plans(suite, chosen, with_optimizer):
+        row: dict[str, Any] = {"phase": phase.phase, "repo_id": phase.repo_id or ""}
+        if isinstance(plan, PullPlan):
+            blobs |= _sizes(plan)
+            rows.append(row | _planned(plan))
+        else:
+            rows.append(row | _unplanned(suite, phase, plan))
+        on_end(len(rows), len(chosen))
+    cache = cache_folder(suite)
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    return {
+        "phases": rows,
+        "cached_gb": _gb(sum(held for _, held in blobs.values())),
+        "fetch_gb": _gb(sum(size - held for size, held in blobs.values())),
+        "peak_disk_gb": _gb(sum(size for size, _ in blobs.values())),
+        "free_gb": _gb(shutil.disk_usage(there).free),
+        "cache": str(cache),
+    }
+
+
+def _plans(
+    suite: Suite, phases: list[Phase], with_optimizer: bool
+) -> Iterator[tuple[Phase, PullPlan | HubError | None]]:
+    """None for a phase that lies in a folder of this machine, or nowhere."""
+    with hub_of(suite) as endpoint:
+        for phase in phases:
+            if phase.repo_id is None:
+                yield phase, None
+                continue
+            optimizer = with_optimizer and phase.has_optimizer
+            try:
+                yield phase, plan_pull(suite, phase, endpoint=endpoint, with_optimizer=optimizer)
+            except HubError as error:
+                yield phase, error
+
+
+def _sizes(plan: PullPlan) -> dict[Path, tuple[int, int]]:
+    """(bytes, bytes that are here) by blob: phases of one repository may share some."""
+    return {plan.blob(file): (file.size, plan.held_of(file)) for file in plan.contents}
+
+
+def _planned(plan: PullPlan) -> dict[str, Any]:
+    return {
+        "status": "fetch" if plan.to_fetch else "on disk",
+        "files": len(plan.files),
+        "gb": _gb(plan.bytes),
+        "fetch_gb": _gb(plan.to_fetch),
+        "commit": plan.listing.commit_sha[:12],
+        "message": "",
+        "each_file": [
+            {"name": file.name, "bytes": file.size, "cached_bytes": plan.held_of(file)}
+            for file in plan.files
+        ],
+    }
+
+
+def _unplanned(suite: Suite, phase: Phase, error: HubError | None) -> dict[str, Any]:
+    nothing = {"files": None, "gb": None, "fetch_gb": None, "commit": "", "message": ""}
+    if error is not None:
+        return {"status": "failed", **nothing, "message": str(error), "each_file": []}
+    found = find_snapshot(suite, phase)
+    status = "on disk" if found else "absent"
+    return {"status": status, **nothing, "gb": _gb(found.bytes) if found else None, "each_file": []}
 
 
 def pull_suite(
@@ -19,25 +105,50 @@ def pull_suite(
     home: Home,
     *,
     with_optimizer: bool = False,
+    max_disk: int | None = None,
     on_bytes: Callable[[Phase, int, int], None] = lambda phase, done, total: None,
     on_end: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
     """Pull phase after phase; one row each, with status on disk, absent or failed.
 
     ``on_bytes`` is told (phase, bytes done, bytes in all) while a phase is fetched, ``on_end``
-    (phases done, phases in all) after each.
+    (phases done, phases in all) after each. Raises WorkbenchError before anything is fetched when
+    the chosen phases, what is cached of them included, take more than ``max_disk`` bytes.
     """
     suite = load_suite(name, home)
     chosen = suite.select(phases)
+    if max_disk is not None:
+        _check_budget(suite, chosen, with_optimizer, max_disk)
     rows: list[dict[str, Any]] = []
     with hub_of(suite) as endpoint:
         for phase in chosen:
-            optimizer = with_optimizer and phase.has_optimizer
             row = {"phase": phase.phase, "repo_id": phase.repo_id or ""}
-            rows.append(row | _pull(suite, phase, endpoint, optimizer, on_bytes))
+            try:
+                found = _pull(suite, phase, endpoint, with_optimizer, partial(on_bytes, phase))
+                rows.append(row | _pulled(found))
+            except HubError as error:
+                rows.append(row | _pulled(None) | {"status": "failed", "message": str(error)})
             on_end(len(rows), len(chosen))
     record_suite(suite, Store(home.store))
     return rows
+
+
+def _check_budget(suite: Suite, phases: list[Phase], with_optimizer: bool, max_disk: int) -> None:
+    blobs: dict[Path, tuple[int, int]] = {}
+    fitting: list[int] = []
+    for phase, plan in _plans(suite, phases, with_optimizer):
+        if isinstance(plan, PullPlan):
+            blobs |= _sizes(plan)
+        if sum(size for size, _ in blobs.values()) <= max_disk:
+            fitting.append(phase.phase)
+    need = sum(size for size, _ in blobs.values())
+    if need > max_disk:
+        some = f"phases {fitting[0]} to {fitting[-1]} fit" if fitting else "no phase fits"
+        raise WorkbenchError(
+            f"These phases take {need / 1e9:,.2f} GB and --max-disk allows "
+            f"{max_disk / 1e9:,.2f} GB ({some}): choose fewer, or measure all of them with "
+            f"`workbench probe {suite.name} --stream --max-disk ...`."
+        )
 
 
 def _pull(
@@ -45,28 +156,24 @@ def _pull(
     phase: Phase,
     endpoint: str | None,
     with_optimizer: bool,
-    on_bytes: Callable[[Phase, int, int], None],
-) -> dict[str, Any]:
-    nothing = {"mb": None, "commit": ""}
+    progress: Callable[[int, int], None],
+) -> Snapshot | None:
     if phase.repo_id is None:
-        return {"status": "absent", **nothing, "message": "not published"}
-    try:
-        found = pull_phase(
-            suite,
-            phase,
-            endpoint=endpoint,
-            with_optimizer=with_optimizer,
-            progress=lambda done, total: on_bytes(phase, done, total),
-        )
-        return _pulled(found)
-    except HubError as error:
-        return {"status": "failed", **nothing, "message": str(error)}
+        return find_snapshot(suite, phase)
+    optimizer = with_optimizer and phase.has_optimizer
+    return pull_phase(suite, phase, endpoint=endpoint, with_optimizer=optimizer, progress=progress)
 
 
-def _pulled(snapshot: Snapshot) -> dict[str, Any]:
+def _pulled(found: Snapshot | None) -> dict[str, Any]:
+    if found is None:
+        return {"status": "absent", "mb": None, "commit": "", "message": "not published"}
     return {
         "status": "on disk",
-        "mb": round(snapshot.bytes / 1e6, 1),
-        "commit": snapshot.commit_sha[:12],
+        "mb": round(found.bytes / 1e6, 1),
+        "commit": found.commit_sha[:12],
         "message": "",
     }
+
+
+def _gb(size: int) -> float:
+    return round(size / 1e9, 3)

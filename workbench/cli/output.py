@@ -23,7 +23,7 @@ def print_rows(
 ) -> None:
     """A table with the keys of the rows as columns; ``as_json`` prints a list of objects."""
     if as_json:
-        typer.echo(json.dumps(list(rows), default=str, indent=2, ensure_ascii=False))
+        print_json(list(rows))
         return
     if not rows:
         console.print(empty)
@@ -42,6 +42,10 @@ def print_rows(
     for row in rows:
         table.add_row(*("" if value is None else _cell(value) for value in row.values()))
     console.print(table)
+
+
+def print_json(content: Any) -> None:
+    typer.echo(json.dumps(content, default=str, indent=2, ensure_ascii=False))
 
 
 def _cell(value: Any) -> str:

@@ -1,12 +1,16 @@
 """`workbench probe`, `status` and `failures`: measure, and what has been measured."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workbench.cli import app
 from workbench.cli.output import Json, console, note, print_rows, progress_bar
+from workbench.cli.pull import MaxDisk, size_of
 from workbench.cli.suites import Phases, SuiteName
+
+if TYPE_CHECKING:
+    from workbench.suites import Phase
 
 
 @app.command(epilog="Example: workbench probe demo --phases 5,10-15 --probes weights,loss")
@@ -27,23 +31,50 @@ def probe(
     force: Annotated[
         bool, typer.Option("--force", help="Measure again what has been measured.")
     ] = False,
+    stream: Annotated[
+        bool,
+        typer.Option("--stream", help="Fetch phase after phase; remove each when measured."),
+    ] = False,
+    max_disk: MaxDisk = None,
+    remote: Annotated[
+        bool,
+        typer.Option("--remote", help="Read tensors from the Hub in ranges, nothing on disk."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Measure checkpoints that are on disk; what has been measured already is skipped."""
+    """Measure checkpoints; what has been measured already is skipped.
+
+    They are those on disk, or with --stream or --remote those of the Hub, of which a stream has
+    no more than --max-disk on disk at a time and never removes what was there before.
+    """
     from workbench import jobs
     from workbench.settings import Home
 
     request = jobs.ProbeRequest(
-        suite, phases, probes, tuple(settings or ()), device, dtype, force=force
-    )
+        suite, phases, probes, tuple(settings or ()), device, dtype,
+        force=force, remote=remote, stream=stream, max_disk=size_of(max_disk),
+    )  # fmt: skip
     with progress_bar() as bar:
         task = bar.add_task("Probing", total=None, visible=False)
+        doing, fetching = "", ""
+
+        def say(now: str | None = None, coming: str | None = None) -> None:
+            nonlocal doing, fetching
+            doing = doing if now is None else now
+            fetching = fetching if coming is None else coming
+            bar.update(task, description=doing + fetching)
+
+        def fetched(phase: "Phase", done: int, total: int) -> None:
+            share = f"; fetching {phase.label}: {100 * done / max(total, 1):.0f} %"
+            say(coming=share if done < total else "")
+
         result = jobs.probe_suite(
             request,
             Home.from_env(),
             on_plan=lambda total: bar.update(task, total=total, visible=total > 0),
-            on_start=lambda job: bar.update(task, description=job.name),
+            on_start=lambda job: say(job.name),
             on_end=lambda outcome: bar.advance(task),
+            on_bytes=fetched,
         )
     failed = result.failed
     print_rows(result.rows(), as_json=as_json, empty="Nothing was left to measure.")
@@ -53,7 +84,9 @@ def probe(
         note.print(f"[red]{outcome.job.name}: {outcome.error}[/red]", highlight=False)
     if failed:
         note.print(f"Retry with: {result.retry_command()}", highlight=False)
-    if failed or result.plan.not_pulled:
+    for _, reason in result.refused:
+        note.print(f"[red]{reason}[/red]", highlight=False)
+    if failed or result.plan.missing:
         raise typer.Exit(1)
 
 

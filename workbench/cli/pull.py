@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workbench.cli import app
-from workbench.cli.output import Json, note, print_rows, progress_bar
+from workbench.cli.output import Json, console, note, print_json, print_rows, progress_bar
 from workbench.cli.suites import Phases, SuiteName
 
 if TYPE_CHECKING:
@@ -13,20 +13,53 @@ if TYPE_CHECKING:
 
     from workbench.suites import Phase
 
+MaxDisk = Annotated[
+    str | None,
+    typer.Option("--max-disk", help="Disk that checkpoints may take, such as 40GB or 500MiB."),
+]
 
-@app.command(epilog="Example: workbench pull yulan-mini --phases 5,10-15,annealing")
+
+def size_of(text: str | None) -> int | None:
+    """Bytes of a size such as 40GB; raises UsageError."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    from workbench.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        raise UsageError(
+            f"--max-disk {text} is no size: give one such as 40GB or 500MiB."
+        ) from None
+
+
+@app.command(epilog="Example: workbench pull yulan-mini --phases 5,10-15,annealing --dry-run")
 def pull(
     suite: SuiteName = "demo",
     phases: Phases = "all",
     with_optimizer: Annotated[
         bool, typer.Option("--with-optimizer", help="Fetch optimizer states as well.")
     ] = False,
+    max_disk: MaxDisk = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be fetched, and fetch nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch the checkpoints of a suite into the Hub cache; a phase that fails stops no other."""
+    """Fetch the checkpoints of a suite into the Hub cache; a phase that fails stops no other.
+
+    Every file is checked by its hash, those that are cached as well, and a pull that was stopped
+    goes on where it was.
+    """
     from workbench.downloads import pull_suite
     from workbench.settings import Home
 
+    budget = size_of(max_disk)
+    if dry_run:
+        _show_plan(suite, phases, with_optimizer=with_optimizer, budget=budget, as_json=as_json)
+        return
     with progress_bar(of_bytes=True) as bar:
         tasks: dict[int, TaskID] = {}
 
@@ -36,12 +69,53 @@ def pull(
             bar.update(tasks[phase.phase], completed=done, total=total)
 
         rows = pull_suite(
-            suite, phases, Home.from_env(), with_optimizer=with_optimizer, on_bytes=fetched
+            suite,
+            phases,
+            Home.from_env(),
+            with_optimizer=with_optimizer,
+            max_disk=budget,
+            on_bytes=fetched,
         )
     shown = ("phase", "repo_id", "status", "mb", "commit")  # messages of failures stand below
     print_rows(rows if as_json else [{k: row[k] for k in shown} for row in rows], as_json=as_json)
     failed = [row for row in rows if row["status"] == "failed"]
     for row in failed:
         note.print(f"[red]{row['message']}[/red]")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _show_plan(
+    suite: str, phases: str, *, with_optimizer: bool, budget: int | None, as_json: bool
+) -> None:
+    from workbench.downloads import plan_suite
+    from workbench.settings import Home
+
+    with progress_bar() as bar:
+        task = bar.add_task("Asking the Hub", total=None)
+        plan = plan_suite(
+            suite,
+            phases,
+            Home.from_env(),
+            with_optimizer=with_optimizer,
+            on_end=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    failed = [row for row in plan["phases"] if row["status"] == "failed"]
+    if as_json:
+        print_json(plan)
+    else:
+        shown = ("phase", "repo_id", "status", "files", "gb", "fetch_gb")
+        print_rows([{k: row[k] for k in shown} for row in plan["phases"]], as_json=False)
+        console.print(
+            f"{plan['fetch_gb']:,.2f} GB to fetch, {plan['cached_gb']:,.2f} GB here already; at "
+            f"most {plan['peak_disk_gb']:,.2f} GB on disk, of which {plan['free_gb']:,.1f} GB are "
+            f"free at {plan['cache']}.",
+            highlight=False,
+        )
+        for row in failed:
+            note.print(f"[red]{row['message']}[/red]", highlight=False)
+    if budget is not None and plan["peak_disk_gb"] * 1e9 > budget:
+        note.print(f"[red]That is more than --max-disk allows ({budget / 1e9:,.2f} GB).[/red]")
+        raise typer.Exit(1)
     if failed:
         raise typer.Exit(1)

@@ -78,10 +78,15 @@ def find_snapshot(suite: Suite, phase: Phase) -> Snapshot | None:
         folder = root / "snapshots" / commit
     else:
         return None
+    return snapshot_in(folder, phase.repo_id or "", commit)
+
+
+def snapshot_in(folder: Path, repo_id: str, commit: str) -> Snapshot | None:
+    """What lies in the folder, if its weights are complete."""
     if not complete(folder):
         return None
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Snapshot(folder, phase.repo_id or "", commit, size)
+    return Snapshot(folder, repo_id, commit, size)
 
 
 def repository_folder(suite: Suite, repo_id: str) -> Path:

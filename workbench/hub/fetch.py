@@ -108,10 +108,12 @@ class Partial:
 
 
 class Fetcher:
-    """Fetches files of one pull; ``stop`` ends all of them."""
+    """Fetches files of one pull; setting ``stop`` ends all of them."""
 
-    def __init__(self, connections: int, report: Callable[[int], None]) -> None:
-        self.stop = threading.Event()
+    def __init__(
+        self, connections: int, report: Callable[[int], None], stop: threading.Event
+    ) -> None:
+        self.stop = stop
         self._permits = threading.Semaphore(connections)
         self.report = report
 

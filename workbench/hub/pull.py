@@ -20,9 +20,9 @@ from workbench.hub.cache import (
     CONFIG,
     Snapshot,
     cache_folder,
-    complete,
     find_snapshot,
     repository_folder,
+    snapshot_in,
 )
 from workbench.hub.failures import HubError, elsewhere, explained, phase_name
 from workbench.hub.fetch import Fetcher, Partial, is_intact
@@ -77,10 +77,11 @@ class PullPlan:
     @cached_property
     def held(self) -> int:
         """Bytes that are in the cache already, those of files that are cut off included."""
-        return sum(
-            file.size if self.cached(file) else Partial(self.blob(file), file.size).held()
-            for file in self.contents
-        )
+        return sum(map(self.held_of, self.contents))
+
+    def held_of(self, file: HubFile) -> int:
+        """Bytes of the file that are in the cache already."""
+        return file.size if self.cached(file) else Partial(self.blob(file), file.size).held()
 
     @property
     def to_fetch(self) -> int:
@@ -131,21 +132,30 @@ def pull_phase(
     if is_offline_mode() and not with_optimizer and (found := find_snapshot(suite, phase)):
         return found
     plan = plan_pull(suite, phase, endpoint=endpoint, with_optimizer=with_optimizer)
-    with explained(suite, phase):
+    return carry_out(plan, endpoint=endpoint, progress=progress)
+
+
+def carry_out(
+    plan: PullPlan,
+    *,
+    endpoint: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: threading.Event | None = None,
+) -> Snapshot:
+    """Do what was planned, see ``pull_phase``; setting ``stop`` ends it with Stopped."""
+    with explained(plan.suite, plan.phase):
         _check_room(plan)
-        _bring(plan, endpoint, progress)
+        _bring(plan, endpoint, progress, stop or threading.Event())
         _link(plan)
-    if not complete(plan.folder):
-        raise HubError(
-            f"{phase_name(suite, phase)}: repository {phase.repo_id} has no complete weights "
-            "(config, and every file that its index names): its page on the Hub shows what it "
-            "holds."
-        )
-    with explained(suite, phase):
+        found = snapshot_in(plan.folder, plan.listing.repo_id, plan.listing.commit_sha)
+        if found is None:
+            raise HubError(
+                f"{phase_name(plan.suite, plan.phase)}: repository {plan.listing.repo_id} has no "
+                "complete weights (config, and every file that its index names): its page on the "
+                "Hub shows what it holds."
+            )
         _name_revision(plan)
         _clean(plan)
-    found = find_snapshot(suite, phase)
-    assert found is not None
     return found
 
 
@@ -161,16 +171,21 @@ def _check_room(plan: PullPlan) -> None:
         )
 
 
-def _bring(plan: PullPlan, endpoint: str | None, progress: Callable[[int, int], None]) -> None:
+def _bring(
+    plan: PullPlan,
+    endpoint: str | None,
+    progress: Callable[[int, int], None],
+    stop: threading.Event,
+) -> None:
     """Check what is here and fetch the rest, several files at once."""
-    fetcher = Fetcher(CONNECTIONS, _adding(progress, plan.bytes))
+    fetcher = Fetcher(CONNECTIONS, _adding(progress, plan.bytes), stop)
     with ThreadPoolExecutor(max_workers=FILES_AT_ONCE) as pool:
         jobs = [pool.submit(_bring_file, plan, file, endpoint, fetcher) for file in plan.contents]
         try:
             for job in as_completed(jobs):
                 job.result()
         except BaseException:
-            fetcher.stop.set()
+            stop.set()
             pool.shutdown(cancel_futures=True)
             errors = [job.exception() for job in jobs if not job.cancelled()]
             for error in errors:  # not the one of a file that only was stopped
@@ -219,7 +234,7 @@ def _checked(plan: PullPlan, file: HubFile, fetcher: Fetcher) -> bool:
     if is_intact(path, file):
         fetcher.report(file.size)
         return True
-    _remove(path)
+    remove(path)
     return False
 
 
@@ -245,7 +260,7 @@ def _lock_path(plan: PullPlan, etag: str) -> Path:
     return plan.root.parent / ".locks" / plan.root.name / f"{etag}.lock"
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Delete a blob, with the chain of links that it may lead to."""
     while path.is_symlink():
         target = path.parent / path.readlink()

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -13,10 +14,13 @@ from analysis_db.store import Store
 from probes.base import Metric, Probe, installed_probe_ids, installed_probes
 from workbench.catalogue import record_suite
 from workbench.errors import UsageError
+from workbench.hub.endpoint import hub_of
+from workbench.hub.ledger import Ledger
 from workbench.jobs.local import Outcome, run_jobs
 from workbench.jobs.plan import Job, Plan, plan_jobs
+from workbench.jobs.supply import RemoteSupply, StreamSupply, Supply
 from workbench.settings import Home
-from workbench.suites import load_suite
+from workbench.suites import Phase, Suite, load_suite
 
 DTYPES = ("float32", "bfloat16")
 
@@ -33,6 +37,12 @@ class ProbeRequest:
     device: str = "auto"
     dtype: str = "float32"
     force: bool = False
+    remote: bool = False
+    """Read tensors from the Hub in ranges, with nothing on disk."""
+    stream: bool = False
+    """Fetch phase after phase and remove each when its jobs have succeeded."""
+    max_disk: int | None = None
+    """Bytes that a stream may have on disk at a time."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,8 @@ class ProbeResult:
     request: ProbeRequest
     plan: Plan
     outcomes: list[Outcome]
+    refused: list[tuple[Phase, str]]
+    """Phases that the Hub did not list, with the reason in one sentence."""
 
     @property
     def failed(self) -> list[Outcome]:
@@ -69,8 +81,8 @@ class ProbeResult:
             names = ", ".join(str(phase.phase) for phase in plan.absent)
             parts.append(f"no published checkpoint for phase {names}")
         text = "; ".join(parts) + "."
-        if plan.not_pulled:
-            names = ",".join(str(phase.phase) for phase in plan.not_pulled)
+        if plan.missing and not self.refused:
+            names = ",".join(str(phase.phase) for phase in plan.missing)
             text += f" Not on disk: `workbench pull {self.request.suite} --phases {names}`."
         return text
 
@@ -87,7 +99,10 @@ class ProbeResult:
         for option, default in (("device", "auto"), ("dtype", "float32")):
             if getattr(asked, option) != default:
                 words += [f"--{option}", getattr(asked, option)]
-        return shlex.join([*words, "--force"] if asked.force else words)
+        words += [f"--{flag}" for flag in ("force", "remote", "stream") if getattr(asked, flag)]
+        if asked.max_disk is not None:
+            words += ["--max-disk", str(asked.max_disk)]
+        return shlex.join(words)
 
 
 def probe_suite(
@@ -97,10 +112,13 @@ def probe_suite(
     on_plan: Callable[[int], None] = lambda total: None,
     on_start: Callable[[Job], None] = lambda job: None,
     on_end: Callable[[Outcome], None] = lambda outcome: None,
+    on_bytes: Callable[[Phase, int, int], None] = lambda phase, done, total: None,
 ) -> ProbeResult:
     """Measure what the request names and has not been measured; stored run by run.
 
-    Raises UsageError for an unknown suite, phase, probe, setting, device or dtype.
+    ``on_bytes`` is told (phase, bytes done, bytes in all) while a stream fetches. Raises UsageError
+    for an unknown suite, phase, probe, setting, device or dtype, and for ways that exclude each
+    other.
     """
     suite = load_suite(request.suite, home)
     phases = suite.select(request.phases)
@@ -110,14 +128,56 @@ def probe_suite(
     if request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype} is unknown: choose {' or '.join(DTYPES)}.")
     store = Store(home.store)
+    _check_ways(request, probes, phases)
     record_suite(suite, store)
     register(store, list(installed_probes().values()))
-    plan = plan_jobs(
-        suite, phases, probes, store,
-        settings=settings, device=device, dtype=request.dtype, force=request.force,
-    )  # fmt: skip
-    on_plan(len(plan.jobs))
-    return ProbeResult(request, plan, run_jobs(plan.jobs, store, on_start, on_end))
+    with ExitStack() as stack:
+        supply = _supply(request, suite, phases, home, stack, on_bytes)
+        plan = plan_jobs(
+            suite, phases, probes, store, supply.sources,
+            settings=settings, device=device, dtype=request.dtype, force=request.force,
+        )  # fmt: skip
+        on_plan(len(plan.jobs))
+        stack.enter_context(supply.begin({job.phase.phase for job in plan.jobs}))
+        outcomes = run_jobs(plan.jobs, store, supply, on_start, on_end)
+    return ProbeResult(request, plan, outcomes, supply.refused)
+
+
+def _check_ways(
+    request: ProbeRequest, probes: Sequence[type[Probe]], phases: Sequence[Phase]
+) -> None:
+    if request.remote and request.stream:
+        raise UsageError("--remote and --stream exclude each other: choose one.")
+    if (request.remote or request.stream) and any(phase.folder for phase in phases):
+        raise UsageError(
+            f"The checkpoints of suite {request.suite} lie on this machine: leave --remote and "
+            "--stream out."
+        )
+    if request.max_disk is not None and not request.stream:
+        raise UsageError("--max-disk limits what --stream has on disk: give both.")
+    local = [probe.id for probe in probes if probe.needs != "tensors"]
+    if request.remote and local:
+        raise UsageError(
+            f"--remote reads tensors alone, and {', '.join(local)} needs the whole checkpoint: "
+            "name other probes with --probes, or use --stream."
+        )
+
+
+def _supply(
+    request: ProbeRequest,
+    suite: Suite,
+    phases: Sequence[Phase],
+    home: Home,
+    stack: ExitStack,
+    on_bytes: Callable[[Phase, int, int], None],
+) -> Supply:
+    if request.remote:
+        return RemoteSupply(suite, phases, stack.enter_context(hub_of(suite)))
+    if request.stream:
+        endpoint = stack.enter_context(hub_of(suite))
+        ledger = Ledger(home.root / "stream" / f"{suite.name}.json")
+        return StreamSupply(suite, phases, endpoint, ledger, request.max_disk, on_bytes)
+    return Supply(suite, phases)
 
 
 def select_probes(spec: str) -> list[type[Probe]]:

@@ -20,6 +20,7 @@ from probes.base import Measuring
 from workbench.checkpoints import Checkpoint
 from workbench.errors import WorkbenchError
 from workbench.jobs.plan import Job, sha256
+from workbench.jobs.supply import Supply
 from workbench.suites import Phase
 
 
@@ -37,6 +38,7 @@ class Outcome:
 def run_jobs(
     jobs: Sequence[Job],
     store: Store,
+    supply: Supply,
     on_start: Callable[[Job], None] = lambda job: None,
     on_end: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
@@ -53,10 +55,7 @@ def run_jobs(
         try:
             if opened is None or opened[0] != job.phase:
                 opened = None  # lets go of the model before the next one is loaded
-                checkpoint = Checkpoint.open(
-                    job.snapshot.path, overrides=job.phase.overrides, label=job.phase.label
-                )
-                opened = (job.phase, checkpoint)
+                opened = (job.phase, supply.open(job.phase))
             measured = job.probe().measure(
                 opened[1], job.settings, Measuring(job.device, job.dtype)
             )
@@ -77,6 +76,10 @@ def run_jobs(
         rows = sum(table.num_rows for table in tables.values())
         outcomes.append(Outcome(job, seconds, rows, last_line))
         on_end(outcomes[-1])
+        if job is jobs[-1] or jobs[len(outcomes)].phase != job.phase:
+            opened = None
+            failed = any(outcome.error for outcome in outcomes if outcome.job.phase == job.phase)
+            supply.done(job.phase, succeeded=not failed)
     return outcomes
 
 
@@ -99,8 +102,8 @@ def _record(
         dtype=job.dtype,
         host=platform.node(),
         repo_id=job.phase.repo_id or "",
-        commit_sha=job.snapshot.commit_sha,
-        file_hashes=json.dumps(job.snapshot.files, sort_keys=True),
+        commit_sha=job.source.commit_sha,
+        file_hashes=json.dumps(dict(job.source.files), sort_keys=True),
         overrides=job.phase.overrides_json,
         notes=json.dumps(notes, sort_keys=True),
         code_version=workbench.__version__,

@@ -7,14 +7,14 @@ has succeeded is skipped.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from analysis_db.store import Store
 from probes.base import Probe, ProbeSettings
-from workbench.hub.cache import Snapshot, find_snapshot
+from workbench.jobs.supply import Source
 from workbench.suites import Phase, Suite
 
 
@@ -24,7 +24,7 @@ class Job:
 
     suite: str
     phase: Phase
-    snapshot: Snapshot
+    source: Source
     probe: type[Probe]
     settings: ProbeSettings
     device: str
@@ -41,7 +41,7 @@ class Job:
     @cached_property
     def fingerprint(self) -> str:
         facts = [
-            sorted(self.snapshot.files.items()),
+            sorted(self.source.files.items()),
             self.phase.overrides_json,
             self.probe.id,
             self.probe.version,
@@ -63,8 +63,8 @@ class Plan:
     """Succeeded before; skipped."""
     absent: tuple[Phase, ...]
     """Phases of which no checkpoint was published."""
-    not_pulled: tuple[Phase, ...]
-    """Phases whose checkpoint is not on disk."""
+    missing: tuple[Phase, ...]
+    """Phases whose checkpoint is published, and is not there to be measured."""
 
 
 def plan_jobs(
@@ -72,37 +72,41 @@ def plan_jobs(
     phases: Sequence[Phase],
     probes: Sequence[type[Probe]],
     store: Store,
+    sources: Mapping[int, Source],
     *,
     settings: dict[str, dict[str, Any]],
     device: str,
     dtype: str,
     force: bool = False,
 ) -> Plan:
-    """Look up which jobs are missing. ``settings`` holds the fields that differ, by probe id."""
+    """Look up which jobs are missing.
+
+    ``sources`` holds the checkpoints that can be measured, by phase number; ``settings`` the fields
+    that differ, by probe id.
+    """
     succeeded = store.complete_fingerprints(suite.name)
     jobs: list[Job] = []
     done: list[Job] = []
-    absent = [phase for phase in phases if phase.repo_id is None]
-    not_pulled: list[Phase] = []
+    absent: list[Phase] = []
+    missing: list[Phase] = []
     for phase in phases:
-        if phase.repo_id is None:
-            continue
-        snapshot = find_snapshot(suite, phase)
-        if snapshot is None:
-            not_pulled.append(phase)
+        source = sources.get(phase.phase)
+        if source is None:
+            unpublished = phase.repo_id is None and phase.folder is None
+            (absent if unpublished else missing).append(phase)
             continue
         for probe in probes:
             job = Job(
                 suite.name,
                 phase,
-                snapshot,
+                source,
                 probe,
                 probe.Settings.model_validate(settings.get(probe.id, {})),
                 device,
                 dtype,
             )
             (done if job.fingerprint in succeeded and not force else jobs).append(job)
-    return Plan(tuple(jobs), tuple(done), tuple(absent), tuple(not_pulled))
+    return Plan(tuple(jobs), tuple(done), tuple(absent), tuple(missing))
 
 
 def sha256(text: str) -> str:

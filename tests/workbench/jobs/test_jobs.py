@@ -21,6 +21,7 @@ from workbench.jobs import (
 )
 from workbench.jobs.local import run_jobs
 from workbench.jobs.plan import plan_jobs
+from workbench.jobs.supply import Supply
 from workbench.settings import Home
 from workbench.suites import load_suite
 
@@ -153,7 +154,7 @@ def test_a_failing_phase_is_recorded_stops_no_other_and_can_be_retried(home):
     recorded = failed_runs("small", home)
     assert [(row["phase"], row["probe"]) for row in recorded] == [(2, "loss"), (2, "weights")]
     assert all(row["error"].startswith("Traceback") for row in recorded)
-    assert all("SafetensorError" in row["error"] for row in recorded)
+    assert all("CheckpointError" in row["error"] for row in recorded)
     assert coverage("small", home)[1]["loss"] == "failed"
     shown = Store(home.store).table("SELECT DISTINCT phase FROM phase_metrics ORDER BY phase")
     assert shown["phase"].to_pylist() == [1, 4]
@@ -179,7 +180,7 @@ def test_the_retry_command_asks_for_the_same_and_is_accepted(home):
     )
     result = probe_suite(asked, home)
     only_loss = [o for o in result.outcomes if o.job.probe.id == "loss"]
-    words = shlex.split(type(result)(asked, result.plan, only_loss).retry_command())
+    words = shlex.split(type(result)(asked, result.plan, only_loss, []).retry_command())
     assert words[2:] == [
         "small", "--phases", "2", "--probes", "loss", "--set", "loss.window=256",
         "--device", "cpu", "--dtype", "bfloat16", "--force",
@@ -255,9 +256,11 @@ class Unstorable(LossProbe):
 def test_values_that_the_store_refuses_fail_their_job_alone(home):
     store = Store(home.store)
     suite = load_suite("small", home)
-    plan = plan_jobs(suite, suite.select("1,2"), [Unstorable, LossProbe], store,
+    phases = suite.select("1,2")
+    supply = Supply(suite, phases)
+    plan = plan_jobs(suite, phases, [Unstorable, LossProbe], store, supply.sources,
                      settings={}, device="cpu", dtype="float32")  # fmt: skip
-    outcomes = run_jobs(plan.jobs, store)
+    outcomes = run_jobs(plan.jobs, store, supply)
     assert [outcome.error is None for outcome in outcomes] == [False, True, False, True]
     assert "phase 1" in outcomes[0].error
     failed = store.table("SELECT run_id FROM runs WHERE status = 'failed'")["run_id"].to_pylist()
