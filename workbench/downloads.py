@@ -28,7 +28,7 @@ def plan_suite(
     """What a pull would do: ``phases``, one row each, and what it comes to on the disk.
 
     A row has the status on disk, fetch, absent or failed, and the files with their bytes.
-    ``peak_disk_gb`` is what the chosen phases take when all has come, and at no time more.
+    ``peak_disk_bytes`` is what the chosen phases take when all has come, and at no time more.
     """
     suite = load_suite(name, home)
     chosen = suite.select(phases)
@@ -46,11 +46,11 @@ def plan_suite(
     there = next(folder for folder in (cache, *cache.parents) if folder.exists())
     return {
         "phases": rows,
-        "cached_gb": _gb(sum(held for _, held in blobs.values())),
-        "fetch_gb": _gb(sum(size - held for size, held in blobs.values())),
-        "peak_disk_gb": _gb(sum(size for size, _ in blobs.values())),
-        "free_gb": _gb(shutil.disk_usage(there).free),
-        "cache": str(cache),
+        "cached_bytes": sum(held for _, held in blobs.values()),
+        "fetch_bytes": sum(size - held for size, held in blobs.values()),
+        "peak_disk_bytes": sum(size for size, _ in blobs.values()),
+        "free_bytes": shutil.disk_usage(there).free,
+        "cache": str(cache.resolve()),
     }
 
 
@@ -79,8 +79,8 @@ def _planned(plan: PullPlan) -> dict[str, Any]:
     return {
         "status": "fetch" if plan.to_fetch else "on disk",
         "files": len(plan.files),
-        "gb": _gb(plan.bytes),
-        "fetch_gb": _gb(plan.to_fetch),
+        "bytes": plan.bytes,
+        "fetch_bytes": plan.to_fetch,
         "commit": plan.listing.commit_sha[:12],
         "message": "",
         "each_file": [
@@ -91,12 +91,12 @@ def _planned(plan: PullPlan) -> dict[str, Any]:
 
 
 def _unplanned(suite: Suite, phase: Phase, error: HubError | None) -> dict[str, Any]:
-    nothing = {"files": None, "gb": None, "fetch_gb": None, "commit": "", "message": ""}
+    nothing = {"files": None, "bytes": None, "fetch_bytes": None, "commit": "", "message": ""}
     if error is not None:
         return {"status": "failed", **nothing, "message": str(error), "each_file": []}
     found = find_snapshot(suite, phase)
     status = "on disk" if found else "absent"
-    return {"status": status, **nothing, "gb": _gb(found.bytes) if found else None, "each_file": []}
+    return {"status": status, **nothing, "bytes": found.bytes if found else None, "each_file": []}
 
 
 def pull_suite(
@@ -173,7 +173,3 @@ def _pulled(found: Snapshot | None) -> dict[str, Any]:
         "commit": found.commit_sha[:12],
         "message": "",
     }
-
-
-def _gb(size: int) -> float:
-    return round(size / 1e9, 3)

@@ -88,6 +88,8 @@ def pull(
 def _show_plan(
     suite: str, phases: str, *, with_optimizer: bool, budget: int | None, as_json: bool
 ) -> None:
+    from rich.filesize import decimal
+
     from workbench.downloads import plan_suite
     from workbench.settings import Home
 
@@ -104,18 +106,26 @@ def _show_plan(
     if as_json:
         print_json(plan)
     else:
-        shown = ("phase", "repo_id", "status", "files", "gb", "fetch_gb")
-        print_rows([{k: row[k] for k in shown} for row in plan["phases"]], as_json=False)
+        shown = {"phase": "phase", "repo_id": "repo_id", "status": "status", "files": "files"}
+        sizes = {"bytes": "size", "fetch_bytes": "to fetch"}
+        print_rows(
+            [
+                {title: row[key] for key, title in shown.items()}
+                | {title: row[key] and decimal(row[key]) for key, title in sizes.items()}
+                for row in plan["phases"]
+            ],
+            as_json=False,
+        )
         console.print(
-            f"{plan['fetch_gb']:,.2f} GB to fetch, {plan['cached_gb']:,.2f} GB here already; at "
-            f"most {plan['peak_disk_gb']:,.2f} GB on disk, of which {plan['free_gb']:,.1f} GB are "
-            f"free at {plan['cache']}.",
+            f"{decimal(plan['fetch_bytes'])} to fetch, {decimal(plan['cached_bytes'])} here "
+            f"already; {decimal(plan['peak_disk_bytes'])} on disk at most, in {plan['cache']}, "
+            f"where {decimal(plan['free_bytes'])} are free.",
             highlight=False,
         )
         for row in failed:
             note.print(f"[red]{row['message']}[/red]", highlight=False)
-    if budget is not None and plan["peak_disk_gb"] * 1e9 > budget:
-        note.print(f"[red]That is more than --max-disk allows ({budget / 1e9:,.2f} GB).[/red]")
+    if budget is not None and plan["peak_disk_bytes"] > budget:
+        note.print(f"[red]That is more than --max-disk allows ({decimal(budget)}).[/red]")
         raise typer.Exit(1)
     if failed:
         raise typer.Exit(1)

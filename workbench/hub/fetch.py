@@ -155,7 +155,7 @@ class Fetcher:
             nonlocal before
             came = len(before) - len(partial.rest(segment))
             before = partial.rest(segment)
-            return came > 0
+            return came >= _WRITE
 
         def some() -> None:
             with self._permit():
