@@ -317,6 +317,7 @@ def _clean(plan: PullPlan) -> None:
         if rest.endswith("incomplete") or (rest.startswith("part") and alone):
             leftovers.setdefault(etag, []).append(path)
     for etag, paths in leftovers.items():
-        with suppress(Timeout), FileLock(_lock_path(plan, etag), timeout=0, mode=0o664):
+        # In a cache that is not ours to write they stay: the phase is complete all the same.
+        with suppress(Timeout, OSError), FileLock(_lock_path(plan, etag), timeout=0, mode=0o664):
             for path in paths:
                 path.unlink(missing_ok=True)
