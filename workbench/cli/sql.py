@@ -40,13 +40,8 @@ def sql(
     from workbench.errors import UsageError
     from workbench.settings import Home
 
-    values: dict[str, str] = {}
-    for param in params or []:
-        name, equals, value = param.partition("=")
-        if not equals:
-            raise UsageError(f"-p {param} is not of the form name=value.")
-        values[name] = value
-    table = run_sql(Store(Home.from_env().store), query, values, timeout_s=timeout).table
+    store = Store(Home.from_env().store)
+    table = run_sql(store, query, parameters(params), timeout_s=timeout).table
     if as_json or format is Format.json:
         print_rows(table.to_pylist(), as_json=True)
     elif format is Format.csv:
@@ -63,6 +58,19 @@ def sql(
         rows: list[dict[str, Any]] = table.to_pylist()
         print_rows(rows, as_json=False, empty="No rows.")
         note.print(f"{len(rows)} rows", style="dim")
+
+
+def parameters(params: list[str] | None) -> dict[str, str]:
+    """The values of -p options by name; raises UsageError."""
+    from workbench.errors import UsageError
+
+    values: dict[str, str] = {}
+    for param in params or []:
+        name, equals, value = param.partition("=")
+        if not equals:
+            raise UsageError(f"-p {param} is not of the form name=value.")
+        values[name] = value
+    return values
 
 
 @app.command(epilog="Example: workbench schema")
