@@ -18,6 +18,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 Need = Literal["tensors", "model", "optimizer"]
+View = Literal["stored", "effective"]
 
 MEASUREMENTS = pa.schema(
     [
@@ -165,7 +166,9 @@ class ProbedCheckpoint(Protocol):
 
     def alphas(self) -> dict[str, float]: ...
 
-    def weights(self, view: Literal["stored", "effective"]) -> Iterable[Any]: ...
+    def weights(self, view: View) -> Iterable[Any]: ...
+
+    def both_views(self) -> Iterable[tuple[View, Any]]: ...
 
     def load_model(self, *, device: str, dtype: str) -> Any: ...
 

@@ -35,8 +35,8 @@ class Counted:
         return int(self.counts.sum())
 
 
-def count_values(tensor: torch.Tensor, scale: float | None = None) -> Counted:
-    """Count the values of a tensor, each multiplied by ``scale`` in float32 (None: as stored)."""
+def distinct(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """values_V of the tensor in its dtype, and counts_V; larger 16-bit tensors alone are merged."""
     flat = tensor.detach().reshape(-1).cpu()
     if flat.element_size() == 2 and flat.numel() > _PATTERNS:
         counts = torch.zeros(_PATTERNS, dtype=torch.int64)
@@ -44,10 +44,18 @@ def count_values(tensor: torch.Tensor, scale: float | None = None) -> Counted:
             counts += torch.bincount(chunk.to(torch.int32) & 0xFFFF, minlength=_PATTERNS)
         patterns = torch.arange(_PATTERNS, dtype=torch.int32).to(torch.int16).view(flat.dtype)
         kept = counts > 0
-        values, counts = patterns[kept], counts[kept]
-    else:
-        values, counts = flat, torch.ones(flat.numel(), dtype=torch.int64)
+        return patterns[kept], counts[kept]
+    return flat, torch.ones(flat.numel(), dtype=torch.int64)
+
+
+def counted(values: torch.Tensor, counts: torch.Tensor, scale: float | None = None) -> Counted:
+    """What ``distinct`` found, each value multiplied by ``scale`` in float32 (None: as stored)."""
     return Counted(scaled(values, scale).double().numpy(), counts.double().numpy())
+
+
+def count_values(tensor: torch.Tensor, scale: float | None = None) -> Counted:
+    """Count the values of a tensor, each multiplied by ``scale`` in float32 (None: as stored)."""
+    return counted(*distinct(tensor), scale)
 
 
 def elementwise(counted: Counted) -> dict[str, float | str]:

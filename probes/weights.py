@@ -1,7 +1,9 @@
 """Elementwise statistics of every weight, as stored and as effective."""
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any
+
+import torch
 
 from probes.base import (
     Measurements,
@@ -10,11 +12,19 @@ from probes.base import (
     Probe,
     ProbedCheckpoint,
     ProbeSettings,
+    View,
 )
-from probes.statistics import HISTOGRAM_EDGES, count_values, elementwise, log10_histogram
+from probes.statistics import (
+    HISTOGRAM_EDGES,
+    Counted,
+    counted,
+    distinct,
+    elementwise,
+    log10_histogram,
+)
 from workbench.checkpoints.roles import alpha_roles
 
-_VIEWS: tuple[Literal["stored", "effective"], ...] = ("stored", "effective")
+_VIEWS: tuple[View, ...] = ("stored", "effective")
 
 
 def _metrics() -> Iterable[Metric]:
@@ -89,39 +99,58 @@ class WeightsProbe(Probe):
     def measure(
         self, checkpoint: ProbedCheckpoint, settings: ProbeSettings, measuring: Measuring
     ) -> Measurements:
-        found = Measurements()
+        views = {view: _View(view) for view in _VIEWS}
         tensors = 2 * len(checkpoint.tensor_names())  # an upper bound: scales are among them
-        done = 0
-        for view in _VIEWS:
-            sum_square, elements, broken = 0.0, 0, None
-            for weight in checkpoint.weights(view):
-                where: dict[str, Any] = {
-                    "view": view,
-                    "layer": weight.layer,
-                    "module": weight.module,
-                }
-                counted = count_values(weight.stored, weight.scale)
-                values = elementwise(counted)
-                for metric, value in values.items():
-                    if isinstance(value, str):
-                        found.add(metric, None, reason=value, **where)
-                    else:
-                        found.add(metric, value, **where)
-                found.add_histogram("log10_abs", HISTOGRAM_EDGES, log10_histogram(counted), **where)
-                if weight.stored.dim() == 2:
-                    elements += counted.n
-                    frobenius = values["frobenius"]
-                    if isinstance(frobenius, str):
-                        broken = f"{weight.name}: {frobenius}"
-                    else:
-                        sum_square += frobenius**2
-                done += 1
-                measuring.progress(min(done / tensors, 0.99))
-            total: dict[str, Any] = {"view": view, "module": "total", "reason": broken}
-            found.add("frobenius", None if broken else sum_square**0.5, **total)
-            found.add("rms", None if broken else (sum_square / elements) ** 0.5, **total)
+        stored: torch.Tensor | None = None
+        for done, (view, weight) in enumerate(checkpoint.both_views()):
+            if weight.stored is not stored:  # both views count the same values
+                stored, values_and_counts = weight.stored, distinct(weight.stored)
+            views[view].add(weight, counted(*values_and_counts, weight.scale))
+            measuring.progress(min(done / tensors, 0.99))
+        found = Measurements()
+        for part in views.values():
+            part.add_total()
+            found.rows += part.found.rows
+            found.histograms += part.found.histograms
         for name, alpha in checkpoint.alphas().items():
             for module, layer in alpha_roles(name):
                 found.add("alpha", alpha, view="stored", layer=layer, module=module)
         measuring.progress(1.0)
         return found
+
+
+class _View:
+    """What is found in one view while both are gone through together."""
+
+    def __init__(self, view: View) -> None:
+        self.found = Measurements()
+        self._view = view
+        self._sum_square, self._elements = 0.0, 0
+        self._broken: str | None = None
+
+    def add(self, weight: Any, values: Counted) -> None:
+        where: dict[str, Any] = {
+            "view": self._view,
+            "layer": weight.layer,
+            "module": weight.module,
+        }
+        metrics = elementwise(values)
+        for metric, value in metrics.items():
+            if isinstance(value, str):
+                self.found.add(metric, None, reason=value, **where)
+            else:
+                self.found.add(metric, value, **where)
+        self.found.add_histogram("log10_abs", HISTOGRAM_EDGES, log10_histogram(values), **where)
+        if weight.stored.dim() == 2:
+            self._elements += values.n
+            frobenius = metrics["frobenius"]
+            if isinstance(frobenius, str):
+                self._broken = f"{weight.name}: {frobenius}"
+            else:
+                self._sum_square += frobenius**2
+
+    def add_total(self) -> None:
+        broken, square = self._broken, self._sum_square
+        total: dict[str, Any] = {"view": self._view, "module": "total", "reason": broken}
+        self.found.add("frobenius", None if broken else square**0.5, **total)
+        self.found.add("rms", None if broken else (square / self._elements) ** 0.5, **total)

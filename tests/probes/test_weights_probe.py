@@ -1,9 +1,10 @@
 """The weights probe on checkpoints: both views, the fold, the totals, the scales."""
 
 import pytest
+import torch
 
 from probes.base import Measuring
-from probes.statistics import ELEMENTWISE
+from probes.statistics import ELEMENTWISE, count_values, elementwise, log10_histogram
 from probes.weights import WeightsProbe
 from tests.fixtures.tiny_checkpoint import write_yulan
 from workbench.checkpoints import Checkpoint
@@ -21,6 +22,28 @@ def values(found, view, metrics=ELEMENTWISE):
         for row in found.rows
         if row["view"] == view and row["metric"] in metrics
     }
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_pass_over_both_views_stores_what_a_pass_for_each_would(dtype, tmp_path):
+    """Equal, not about equal: a tensor large enough to be counted by its patterns is among them."""
+    checkpoint = Checkpoint.open(write_yulan(tmp_path / "big", dtype=dtype, vocab_size=3000))
+    found = measured(checkpoint)
+    rows, histograms = [], []
+    for view in ("stored", "effective"):
+        for weight in checkpoint.weights(view):
+            counted = count_values(weight.stored, weight.scale)
+            where = (view, weight.layer, weight.module)
+            rows += [(*where, metric, value) for metric, value in elementwise(counted).items()]
+            histograms.append((*where, log10_histogram(counted).tolist()))
+    assert rows == [
+        (r["view"], r["layer"], r["module"], r["metric"], r["value"] or r["reason"] or 0.0)
+        for r in found.rows
+        if r["module"] != "total" and r["metric"] != "alpha"
+    ]
+    assert histograms == [
+        (h["view"], h["layer"], h["module"], h["counts"]) for h in found.histograms
+    ]
 
 
 def test_effective_view_is_exactly_the_stored_view_of_the_fold(yulan, folded):

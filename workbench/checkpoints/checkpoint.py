@@ -1,4 +1,4 @@
-"""A checkpoint folder in the Hugging Face layout, read a tensor at a time.
+"""A checkpoint in the Hugging Face layout, in a folder or on the Hub, read a tensor at a time.
 
 Two views of every weight. ``stored`` is the tensor as the file holds it. ``effective`` is the
 tensor that the equivalent plain Llama would hold: YuLan-Mini multiplies its matrices by learnable
@@ -13,16 +13,26 @@ because embedding and head are multiplied by different scales.
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from safetensors import SafetensorError
 
-from workbench.checkpoints import files
-from workbench.checkpoints.roles import alpha_roles, is_alpha, reading_order, required_tensors, role
+from workbench.checkpoints.files import CONFIG, Folder, Storage, read_json
+from workbench.checkpoints.roles import (
+    Role,
+    alpha_roles,
+    is_alpha,
+    reading_order,
+    required_tensors,
+    role,
+)
+from workbench.checkpoints.tensors import Tensors, open_tensors
 from workbench.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from workbench.hub.remote import RemoteSnapshot
 
 View = Literal["stored", "effective"]
 Form = Literal["reparameterised", "merged", "plain"]
@@ -57,37 +67,67 @@ def scaled(values: torch.Tensor, scale: float | None) -> torch.Tensor:
 
 
 class Checkpoint:
-    """Made by :meth:`open`; holds open files but no weights."""
+    """Made by :meth:`open` or :meth:`open_remote`; holds open files but no weights."""
 
     def __init__(
         self,
-        folder: Path,
+        storage: Storage,
         what: str,
         stored_config: dict[str, Any],
         config: dict[str, Any],
-        shards: Mapping[str, Any],
+        tensors: Tensors,
     ) -> None:
-        self.folder = folder
         self.stored_config = stored_config
         """config.json as it is."""
         self.config = config
         """config.json with the overrides applied."""
+        self.folder = storage.path if isinstance(storage, Folder) else None
+        """None for a checkpoint on the Hub."""
+        self._remedy = storage.remedy
         self._what = what
-        self._shards = shards
+        self._tensors = tensors
+        self._alphas: dict[str, float] = {}
+        self._tied: bool | None = None
+        """None until embedding and head, where a tied model stores both, have been compared."""
+        if not config.get("tie_word_embeddings", False):
+            self._tied = False
+        elif _HEAD not in tensors.shapes:
+            self._tied = True
 
     @classmethod
     def open(
         cls, folder: Path, *, overrides: Mapping[str, Any] | None = None, label: str = ""
     ) -> "Checkpoint":
-        """Open a folder with config.json and safetensors, one file or shards with an index.
+        """Open a folder with config.json and weights, one file or shards with an index.
 
-        ``overrides`` replace fields of the config; ``label`` names the checkpoint in errors.
-        Raises CheckpointError, one sentence that names the file: missing or broken config,
-        unsupported architecture, missing, truncated or incomplete weight files.
+        The weights are safetensors or, where there are none, ``pytorch_model.bin``. ``overrides``
+        replace fields of the config; ``label`` names the checkpoint in errors. Raises
+        CheckpointError, one sentence that names the file: missing or broken config, unsupported
+        architecture, missing, truncated or incomplete weight files.
         """
         what = f"{label} ({folder})" if label else str(folder)
-        stored = files.read_json(folder / files.CONFIG, what)
-        config = _overridden(stored, overrides or {})
+        return cls._open(Folder(folder), what, overrides or {})
+
+    @classmethod
+    def open_remote(
+        cls,
+        snapshot: "RemoteSnapshot",
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        label: str = "",
+    ) -> "Checkpoint":
+        """Open a checkpoint on the Hub: fetches config, index and headers, weights when asked for.
+
+        Nothing is written to disk; model and tokenizer cannot be loaded. Raises CheckpointError as
+        :meth:`open` does, and HubError where the Hub does not give what it lists.
+        """
+        what = f"{label} ({snapshot})" if label else str(snapshot)
+        return cls._open(snapshot, what, overrides or {})
+
+    @classmethod
+    def _open(cls, storage: Storage, what: str, overrides: Mapping[str, Any]) -> "Checkpoint":
+        stored = read_json(storage, CONFIG, what)
+        config = _overridden(stored, overrides)
         model_type = config.get("model_type")
         if model_type not in (*_REPARAMETERISED, "llama"):
             raise CheckpointError(
@@ -96,14 +136,14 @@ class Checkpoint:
             )
         if not isinstance(config.get("num_hidden_layers"), int):
             raise CheckpointError(
-                f"{what}: config.json does not say num_hidden_layers; pull the checkpoint again."
+                f"{what}: config.json does not say num_hidden_layers; {storage.remedy}."
             )
-        checkpoint = cls(folder, what, stored, config, files.open_shards(folder, what))
+        checkpoint = cls(storage, what, stored, config, open_tensors(storage, what))
         checkpoint._check_names()
         return checkpoint
 
     def _check_names(self) -> None:
-        names, layers = set(self._shards), self.config["num_hidden_layers"]
+        names, layers = self._tensors.shapes, self.config["num_hidden_layers"]
         expected = list(required_tensors(layers))
         if not self.config.get("tie_word_embeddings", False):
             expected.append(_HEAD)
@@ -113,7 +153,7 @@ class Checkpoint:
             problem = f"lack the tensor {missing[0]}" if missing else f"hold {surplus[0]}"
             raise CheckpointError(
                 f"{self._what}: the weights {problem}, which does not fit config.json "
-                f"({len(missing)} missing, {len(surplus)} too many); pull the checkpoint again "
+                f"({len(missing)} missing, {len(surplus)} too many); {self._remedy} "
                 "or choose another one."
             )
 
@@ -124,63 +164,96 @@ class Checkpoint:
             return "reparameterised"
         return "merged" if self.config.get("attention_bias") else "plain"
 
-    @cached_property
+    @property
     def tied(self) -> bool:
         """Do embedding and head share one matrix? A differing second copy says no.
 
         That is also how transformers loads such a folder.
         """
-        if not self.config.get("tie_word_embeddings", False):
-            return False
-        return _HEAD not in self._shards or torch.equal(self.tensor(_HEAD), self.tensor(_EMBED))
+        if self._tied is None:
+            self._tied = torch.equal(self.tensor(_HEAD), self.tensor(_EMBED))
+        return self._tied
 
     def tensor_names(self) -> list[str]:
         """Every tensor in the files, scales included, sorted."""
-        return sorted(self._shards)
+        return sorted(self._tensors.shapes)
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor as stored, read now."""
-        try:
-            return self._shards[name].get_tensor(name)
-        except SafetensorError as error:
-            raise CheckpointError(
-                f"{self._what}: the tensor {name} cannot be read ({error}); "
-                "pull the checkpoint again."
-            ) from error
+        (tensor,) = self._tensors.read([[name]])
+        return tensor
 
     def alphas(self) -> dict[str, float]:
         """The learnable scales by tensor name; empty for a Llama."""
-        return {
-            name: float(self.tensor(name).double().reshape(()))
-            for name in self.tensor_names()
-            if is_alpha(name)
-        }
+        names = [name for name in self.tensor_names() if is_alpha(name)]
+        unread = [name for name in names if name not in self._alphas]
+        for name, tensor in zip(unread, self._tensors.read([unread]), strict=True):
+            self._alphas[name] = _number(tensor)
+        return {name: self._alphas[name] for name in names}
 
     def weights(self, view: View) -> Iterator[Weight]:
         """Every weight of the view, layer by layer, one tensor in memory at a time."""
+        return (weight for _, weight in self._walk((view,)))
+
+    def both_views(self) -> Iterator[tuple[View, Weight]]:
+        """Every weight of both views in the order of :meth:`weights`, each tensor read once.
+
+        Of a checkpoint on the Hub this moves every byte once, the scales along with their layer.
+        """
+        return self._walk(("stored", "effective"))
+
+    def _walk(self, views: tuple[View, ...]) -> Iterator[tuple[View, Weight]]:
         names = [name for name in self.tensor_names() if not is_alpha(name)]
-        if self.tied and _HEAD in names:
+        if self._tied and _HEAD in names:
             names.remove(_HEAD)
-        if self.tied and view == "effective":
-            names.append(_HEAD)
-        scales = self._scales() if view == "effective" else None
-        for name in sorted(names, key=reading_order):
-            module, layer = role(name) or ("", None)
-            held = _EMBED if name == _HEAD and self.tied else name
-            scale = None if scales is None else scales[name]
-            yield Weight(name, module, layer, self.tensor(held), scale)
+        names.sort(key=reading_order)
+        layers = {layer: list(held) for layer, held in groupby(names, key=_layer)}
+        alphas: dict[int | None, list[str]] = {layer: [] for layer in layers}
+        if "effective" in views:
+            for name in self.tensor_names():
+                if is_alpha(name) and name not in self._alphas:
+                    alphas[alpha_roles(name)[0].layer].append(name)
+        tensors = self._tensors.read([alphas[layer] + layers[layer] for layer in layers])
+        embed = None  # held until the head comes, which may be the same matrix
+        for layer, held in layers.items():
+            self._alphas |= {name: _number(next(tensors)) for name in alphas[layer]}
+            scales = self._scales() if "effective" in views else None
+            for name in held:
+                tensor = next(tensors)
+                if name == _EMBED and self._tied is not False:
+                    embed = tensor
+                if name == _HEAD and self._tied is None:
+                    assert embed is not None  # the embedding comes before the head
+                    self._tied = torch.equal(tensor, embed)
+                if name == _HEAD and self._tied:
+                    continue
+                yield from self._in_views(views, name, tensor, scales)
+        if self._tied and "effective" in views:
+            assert embed is not None
+            yield from self._in_views(("effective",), _HEAD, embed, scales)
+
+    @staticmethod
+    def _in_views(
+        views: tuple[View, ...], name: str, tensor: torch.Tensor, scales: dict[str, float] | None
+    ) -> Iterator[tuple[View, Weight]]:
+        module, layer = role(name) or ("", None)
+        for view in views:
+            scale = None if view == "stored" or scales is None else scales[name]
+            yield view, Weight(name, module, layer, tensor, scale)
 
     def _scales(self) -> dict[str, float] | None:
+        """The factors of the effective view; NaN where they hang on a scale not yet read."""
         if self.form != "reparameterised":
             return None
         from workbench.models.fold import effective_scales
 
+        unread = {name: float("nan") for name in self._tensors.shapes if is_alpha(name)}
         try:
-            return effective_scales(self.config, self.alphas())
+            return effective_scales(self.config, unread | self._alphas)
         except KeyError as error:
             raise CheckpointError(
                 f"{self._what}: the weights lack the scale {error.args[0]}, which config.json asks "
-                "for; pull the checkpoint again or choose another one."
+                f"for; {self._remedy} or choose another one."
             ) from error
 
     def load_model(self, *, device: str = "cpu", dtype: str = "float32") -> Any:
@@ -189,6 +262,7 @@ class Checkpoint:
 
         import workbench.models  # noqa: F401  registers yulanmini and miniyulan
 
+        folder = self._local_folder("model")
         config_class = transformers.AutoConfig.for_model(self.config["model_type"]).__class__
         try:
             config = config_class.from_dict(self.config)
@@ -199,7 +273,7 @@ class Checkpoint:
             self._check_shapes(auto.from_config(config).state_dict())
         with _silent_transformers():
             model: Any = auto.from_pretrained(
-                self.folder,
+                folder,
                 config=config,
                 dtype=getattr(torch, dtype),
                 attn_implementation="sdpa",
@@ -212,11 +286,10 @@ class Checkpoint:
         for name, tensor in wanted.items():
             if name == _HEAD and self.tied:
                 continue
-            held = self._shards.get(name)
-            shape = held.get_slice(name).get_shape() if held is not None else None
+            shape = self._tensors.shapes.get(name)
             # A scale is stored with shape () or (1,), and both are right.
-            if held is None or (shape != list(tensor.shape) and not is_alpha(name)):
-                is_held = "do not have" if shape is None else f"have in the shape {shape}"
+            if shape is None or (shape != tuple(tensor.shape) and not is_alpha(name)):
+                is_held = "do not have" if shape is None else f"have in the shape {list(shape)}"
                 raise CheckpointError(
                     f"{self._what}: config.json asks for {name} in the shape "
                     f"{list(tensor.shape)}, which the weights {is_held}; pull the checkpoint "
@@ -229,8 +302,9 @@ class Checkpoint:
 
         import workbench.models  # noqa: F401  AutoTokenizer wants to know the model type
 
+        folder = self._local_folder("tokenizer")
         try:
-            return AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             reason = str(error).strip().splitlines()[0]
             raise CheckpointError(
@@ -238,14 +312,13 @@ class Checkpoint:
                 "pull the checkpoint again."
             ) from error
 
-    def file_hashes(self) -> dict[str, str]:
-        """sha256 of every file that the checkpoint is read from, by file name."""
-        kept = (".json", ".safetensors", ".model", ".txt")
-        return {
-            path.name: files.sha256(path)
-            for path in sorted(self.folder.iterdir())
-            if path.is_file() and path.suffix in kept
-        }
+    def _local_folder(self, wanted: str) -> Path:
+        if self.folder is None:
+            raise CheckpointError(
+                f"{self._what} is read from the Hub in ranges, and its {wanted} can be loaded from "
+                "disk only; pull it first."
+            )
+        return self.folder
 
 
 def _belongs(name: str, layers: int) -> bool:
@@ -253,6 +326,14 @@ def _belongs(name: str, layers: int) -> bool:
     weight = role(name)
     roles = alpha_roles(name) if weight is None else [weight]
     return any(found.layer is None or found.layer < layers for found in roles)
+
+
+def _layer(name: str) -> int | None:
+    return (role(name) or Role("", None)).layer
+
+
+def _number(scale: torch.Tensor) -> float:
+    return float(scale.double().reshape(()))
 
 
 @contextmanager

@@ -1,88 +1,135 @@
-"""The safetensors files of one checkpoint folder: which tensor is where, and are they whole."""
+"""The files of one checkpoint, in a folder or on the Hub: config, index, and who holds a tensor."""
 
-import hashlib
 import json
-import re
-from collections.abc import Mapping
+import os
+import weakref
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
-
-from safetensors import SafetensorError, safe_open
+from threading import Event
+from typing import Any, Protocol, TypeVar
 
 from workbench.errors import CheckpointError
 
 CONFIG = "config.json"
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+SAFETENSORS = "model.safetensors"
+PICKLED = "pytorch_model.bin"
+
+Held = TypeVar("Held")
 
 
-def read_json(path: Path, what: str) -> dict[str, Any]:
-    """A JSON object from ``path``; ``what`` names the checkpoint in the error."""
+class File(Protocol):
+    """One weight file of which any bytes can be had, from several threads at once."""
+
+    @property
+    def size(self) -> int: ...
+
+    def read(self, start: int, stop: int) -> bytes: ...
+
+    def read_into(self, start: int, buffer: memoryview, stop: Event | None = None) -> None:
+        """Fill ``buffer`` with the bytes from ``start`` on; may give up once ``stop`` is set."""
+
+
+class Storage(Protocol):
+    """Where the files of a checkpoint are; ``hub.remote.RemoteSnapshot`` is one on the Hub."""
+
+    @property
+    def remedy(self) -> str:
+        """What the user can do about a file that is missing or broken, as the end of a sentence."""
+
+    def has(self, name: str) -> bool: ...
+
+    def content(self, name: str) -> bytes:
+        """A whole small file."""
+
+    def file(self, name: str) -> File: ...
+
+
+class Folder:
+    """The storage on this machine."""
+
+    remedy = "pull the checkpoint again"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def has(self, name: str) -> bool:
+        return (self.path / name).is_file()
+
+    def content(self, name: str) -> bytes:
+        return (self.path / name).read_bytes()
+
+    def file(self, name: str) -> "LocalFile":
+        return LocalFile(self.path / name)
+
+
+class LocalFile:
+    """Read by offset: a mapped file would stay resident as far as it has been read."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._file)
+        self._name = path.name
+        self.size = os.fstat(self._file).st_size
+
+    def read(self, start: int, stop: int) -> bytes:
+        return os.pread(self._file, stop - start, start)
+
+    def read_into(self, start: int, buffer: memoryview, stop: Event | None = None) -> None:
+        done = 0
+        while done < len(buffer):
+            read = os.preadv(self._file, [buffer[done:]], start + done)
+            if not read:
+                raise CheckpointError(
+                    f"{self._name} became shorter while it was read; {Folder.remedy}."
+                )
+            done += read
+
+
+def read_json(storage: Storage, name: str, what: str) -> dict[str, Any]:
+    """A JSON object; ``what`` names the checkpoint in the error."""
+    if not storage.has(name):
+        raise CheckpointError(f"{what} has no {name}; {storage.remedy}.")
     try:
-        parsed = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{what} has no {path.name}; pull the checkpoint again or name another folder."
-        ) from None
+        parsed = json.loads(storage.content(name))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise CheckpointError(
-            f"{what}: {path.name} is not valid JSON ({error}); pull the checkpoint again."
+            f"{what}: {name} is not valid JSON ({error}); {storage.remedy}."
         ) from error
     if not isinstance(parsed, dict):
-        raise CheckpointError(
-            f"{what}: {path.name} holds no JSON object; pull the checkpoint again."
-        )
+        raise CheckpointError(f"{what}: {name} holds no JSON object; {storage.remedy}.")
     return parsed
 
 
-def open_shards(folder: Path, what: str) -> Mapping[str, Any]:
-    """Tensor name -> open safetensors file that holds it, one file or shards with an index.
+def weight_files(storage: Storage, single: str, what: str) -> dict[str, set[str]]:
+    """Weight file -> the tensors that it must hold (none named: whatever it holds).
 
-    Opening reads the headers and checks that each file is as long as its header says, so a
-    truncated file is found here; no weight is read.
+    ``single`` is the name of the one file; an index beside it names shards in its place.
     """
-    if (folder / INDEX).exists():
-        weight_map = read_json(folder / INDEX, what).get("weight_map")
+    index = f"{single}.index.json"
+    found: dict[str, set[str]] = {}
+    if storage.has(index):
+        weight_map = read_json(storage, index, what).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
-            raise CheckpointError(f"{what}: {INDEX} has no weight_map; pull the checkpoint again.")
+            raise CheckpointError(f"{what}: {index} has no weight_map; {storage.remedy}.")
+        for tensor, name in weight_map.items():
+            found.setdefault(str(name), set()).add(tensor)
     else:
-        weight_map = None
-    names = [SINGLE] if weight_map is None else sorted(set(weight_map.values()))
-    opened = {name: _open(folder / name, what) for name in names}
-    if weight_map is None:
-        return dict.fromkeys(opened[SINGLE].keys(), opened[SINGLE])
-    held = {name: set(file.keys()) for name, file in opened.items()}
-    for tensor, name in weight_map.items():
-        if tensor not in held[name]:
+        found[single] = set()
+    for name in found:
+        if not storage.has(name):
+            raise CheckpointError(f"{what} lacks the weight file {name}; {storage.remedy}.")
+    return found
+
+
+def promised(
+    names: Iterable[str], held: dict[str, Held], file: str, storage: Storage, what: str
+) -> dict[str, Held]:
+    """Of what a weight file holds, what the index promises of it; without an index all of it."""
+    names = sorted(names)
+    for tensor in names:
+        if tensor not in held:
             raise CheckpointError(
-                f"{what}: {name} lacks the tensor {tensor} that {INDEX} promises; "
-                "pull the checkpoint again."
+                f"{what}: {file} lacks the tensor {tensor} that the index promises; "
+                f"{storage.remedy}."
             )
-    return {tensor: opened[name] for tensor, name in weight_map.items()}
-
-
-def _open(path: Path, what: str) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{what} lacks the weight file {path.name}; pull the checkpoint again."
-        ) from None
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{what}: {path.name} is broken or truncated ({error}); pull the checkpoint again."
-        ) from error
-
-
-def sha256(path: Path) -> str:
-    """The file's sha256 in hex.
-
-    The Hugging Face cache names the blob of a large file by its sha256, which was checked when
-    it was pulled: such a link is answered from the name alone.
-    """
-    # One link only: behind the blob there may be a shared store that names by another hash.
-    if path.is_symlink() and _SHA256.fullmatch(path.readlink().name):
-        return path.readlink().name
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {tensor: held[tensor] for tensor in names} if names else held

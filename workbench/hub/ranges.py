@@ -1,0 +1,153 @@
+"""Byte ranges of one file of the Hub, pinned to a commit: nothing is written to disk."""
+
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from workbench.hub.failures import HubError
+from workbench.hub.transfer import Stopped, Unsteady, patiently
+
+if TYPE_CHECKING:
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+_PROGRESS = 1 << 20
+"""Bytes that a try must have brought for the count of tries to start anew."""
+
+
+class RemoteFile:
+    """One file at one commit; safe to read from several threads at once.
+
+    ``endpoint`` None is the Hub that the client uses by itself. ``requests`` and ``moved`` count
+    the requests made and the bytes of content received, those of failed tries too.
+    """
+
+    def __init__(
+        self, repo_id: str, name: str, commit_sha: str, size: int, endpoint: str | None
+    ) -> None:
+        from huggingface_hub import hf_hub_url
+
+        self.repo_id = repo_id
+        self.name = name
+        self.size = size
+        """Bytes, as the Hub lists the file."""
+        self.requests = 0
+        self.moved = 0
+        self._url = hf_hub_url(repo_id, name, revision=commit_sha, endpoint=endpoint)
+        self._commit = commit_sha
+        self._counting = threading.Lock()
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.repo_id} at {self._commit[:8]}"
+
+    def read(self, start: int, stop: int) -> bytes:
+        """The bytes ``start`` to ``stop``, exclusive. Raises HubError."""
+        self._check_span(start, stop)
+        content = bytearray(stop - start)
+        self.read_into(start, memoryview(content))
+        return bytes(content)
+
+    def read_into(
+        self, start: int, buffer: memoryview, stop: threading.Event | None = None
+    ) -> None:
+        """Fill ``buffer`` with the bytes from ``start`` on.
+
+        What a cut connection has brought is kept; the next try asks for the rest alone. Raises
+        HubError, one sentence that names the file: refused, out of reach after several tries,
+        other bytes than asked for, or a server that cannot send ranges. Once ``stop`` is set it
+        gives up and raises ``transfer.Stopped``.
+        """
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+        from huggingface_hub.utils import httpx
+
+        self._check_span(start, start + len(buffer))
+        done = counted = 0
+
+        def rest() -> None:
+            nonlocal done
+            with self._counting:
+                self.requests += 1
+            for chunk in self._stream(start + done, start + len(buffer)):
+                buffer[done : done + len(chunk)] = chunk
+                done += len(chunk)
+                if stop is not None and stop.is_set():
+                    raise Stopped
+
+        def gone_on() -> bool:
+            nonlocal counted
+            before, counted = counted, done
+            return done - before >= _PROGRESS
+
+        try:
+            if len(buffer):
+                patiently(rest, gone_on=gone_on, stop=stop)
+        except HfHubHTTPError as error:
+            raise HubError(self._refusal(error)) from None
+        except OfflineModeIsEnabled:
+            raise HubError(
+                f"{self} cannot be read while HF_HUB_OFFLINE is set: unset it."
+            ) from None
+        except (httpx.HTTPError, Unsteady) as error:
+            reason = str(error) or type(error).__name__
+            raise HubError(
+                f"{self} cannot be read from the Hub ({reason.splitlines()[0].rstrip('.')}): check "
+                "the network and HF_ENDPOINT and start again, or pull the phase."
+            ) from None
+
+    def _check_span(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.size:
+            raise HubError(
+                f"{self} has {self.size:,} bytes and was asked for {start:,} to {stop:,}: what it "
+                "says of itself is wrong; audit the phase."
+            )
+
+    def _stream(self, start: int, stop: int) -> Iterator[bytes]:
+        """The content as it comes; the answer is checked before, its length after."""
+        from huggingface_hub import constants
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        headers = build_hf_headers() | {
+            "Range": f"bytes={start}-{stop - 1}",
+            "Accept-Encoding": "identity",
+        }
+        left = stop - start
+        with get_session().stream(
+            "GET", self._url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
+        ) as response:
+            hf_raise_for_status(response)
+            self._check(response, start, stop)
+            for chunk in response.iter_raw():
+                with self._counting:
+                    self.moved += len(chunk)
+                if len(chunk) > left:
+                    raise Unsteady("the answer is longer than was asked for")
+                left -= len(chunk)
+                yield chunk
+        if left:
+            raise Unsteady(f"the answer ended {left:,} bytes too early")
+
+    def _check(self, response: "httpx2.Response", start: int, stop: int) -> None:
+        """Is this the range that was asked for, of a file of the size that the Hub lists?"""
+        if response.status_code == 206:
+            held = response.headers.get("Content-Range", "")
+            wanted = f"bytes {start}-{stop - 1}/"
+            if held not in (f"{wanted}{self.size}", f"{wanted}*"):
+                raise Unsteady(f"the answer holds {held or 'no range'}, not {wanted}{self.size}")
+        elif stop - start != self.size:  # the whole file is right when all of it was asked for
+            raise HubError(
+                f"{self} cannot be read in ranges: the server answered {response.status_code} with "
+                "the whole file; pull the phase, or set HF_ENDPOINT to a server that knows ranges."
+            )
+        length = response.headers.get("Content-Length", str(stop - start))
+        if length != str(stop - start):
+            raise Unsteady(f"the answer has {length} bytes, not {stop - start}")
+
+    def _refusal(self, error: "HfHubHTTPError") -> str:
+        status = error.response.status_code
+        remedy = {
+            401: "set HF_TOKEN to a token that may read it",
+            403: "accept its terms on the Hub and set HF_TOKEN",
+            404: "it is not there any more; start again to list the phase anew",
+            416: "it is not as long as the Hub lists it; start again to list the phase anew",
+        }.get(status, "start again later")
+        return f"{self} cannot be read: the Hub answered {status}: {remedy}."
