@@ -185,7 +185,7 @@ class Fetcher:
         rest = partial.rest(segment)
         came = bytearray()
         try:
-            for chunk in stream_range(url, rest.start, rest.stop, file.size):
+            for chunk in stream_range(url, rest.start, rest.stop, file.size, read_past=True):
                 came += chunk
                 if len(came) >= _WRITE:
                     self._keep(partial, segment, came)

@@ -1,14 +1,12 @@
 """Byte ranges of one file of the Hub, pinned to a commit: nothing is written to disk."""
 
 import threading
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from workbench.hub.failures import HubError
-from workbench.hub.transfer import Stopped, Unsteady, patiently
+from workbench.hub.transfer import NoRanges, Stopped, Unsteady, patiently, stream_range
 
 if TYPE_CHECKING:
-    import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
 _PROGRESS = 1 << 20
@@ -67,7 +65,9 @@ class RemoteFile:
             nonlocal done
             with self._counting:
                 self.requests += 1
-            for chunk in self._stream(start + done, start + len(buffer)):
+            for chunk in stream_range(self._url, start + done, start + len(buffer), self.size):
+                with self._counting:
+                    self.moved += len(chunk)
                 buffer[done : done + len(chunk)] = chunk
                 done += len(chunk)
                 if stop is not None and stop.is_set():
@@ -87,6 +87,11 @@ class RemoteFile:
             raise HubError(
                 f"{self} cannot be read while HF_HUB_OFFLINE is set: unset it."
             ) from None
+        except NoRanges as error:
+            raise HubError(
+                f"{self} cannot be read in ranges: the server {error}; pull the phase, or set "
+                "HF_ENDPOINT to a server that knows ranges."
+            ) from None
         except (httpx.HTTPError, Unsteady) as error:
             reason = str(error) or type(error).__name__
             raise HubError(
@@ -100,47 +105,6 @@ class RemoteFile:
                 f"{self} has {self.size:,} bytes and was asked for {start:,} to {stop:,}: what it "
                 "says of itself is wrong; audit the phase."
             )
-
-    def _stream(self, start: int, stop: int) -> Iterator[bytes]:
-        """The content as it comes; the answer is checked before, its length after."""
-        from huggingface_hub import constants
-        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
-
-        headers = build_hf_headers() | {
-            "Range": f"bytes={start}-{stop - 1}",
-            "Accept-Encoding": "identity",
-        }
-        left = stop - start
-        with get_session().stream(
-            "GET", self._url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
-        ) as response:
-            hf_raise_for_status(response)
-            self._check(response, start, stop)
-            for chunk in response.iter_raw():
-                with self._counting:
-                    self.moved += len(chunk)
-                if len(chunk) > left:
-                    raise Unsteady("the answer is longer than was asked for")
-                left -= len(chunk)
-                yield chunk
-        if left:
-            raise Unsteady(f"the answer ended {left:,} bytes too early")
-
-    def _check(self, response: "httpx2.Response", start: int, stop: int) -> None:
-        """Is this the range that was asked for, of a file of the size that the Hub lists?"""
-        if response.status_code == 206:
-            held = response.headers.get("Content-Range", "")
-            wanted = f"bytes {start}-{stop - 1}/"
-            if held not in (f"{wanted}{self.size}", f"{wanted}*"):
-                raise Unsteady(f"the answer holds {held or 'no range'}, not {wanted}{self.size}")
-        elif stop - start != self.size:  # the whole file is right when all of it was asked for
-            raise HubError(
-                f"{self} cannot be read in ranges: the server answered {response.status_code} with "
-                "the whole file; pull the phase, or set HF_ENDPOINT to a server that knows ranges."
-            )
-        length = response.headers.get("Content-Length", str(stop - start))
-        if length != str(stop - start):
-            raise Unsteady(f"the answer has {length} bytes, not {stop - start}")
 
     def _refusal(self, error: "HfHubHTTPError") -> str:
         status = error.response.status_code

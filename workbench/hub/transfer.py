@@ -26,6 +26,10 @@ class Unsteady(Exception):
         self.wait = wait
 
 
+class NoRanges(Exception):
+    """The server sends the whole file when it is asked for a range."""
+
+
 class FileFault(Exception):
     """What the last of several tries at a file ended with."""
 
@@ -110,12 +114,15 @@ def _asked_wait(error: Exception) -> float | None:
         return None
 
 
-def stream_range(url: str, start: int, stop: int, size: int) -> Iterator[bytes]:
+def stream_range(
+    url: str, start: int, stop: int, size: int, *, read_past: bool = False
+) -> Iterator[bytes]:
     """The bytes ``start`` to ``stop`` (exclusive) of a file of ``size`` bytes, as they come.
 
     Asks anew at ``url`` itself, so that a signed address behind it is always fresh. Never yields
-    more than was asked for. Raises Unsteady for fewer bytes, or for others than asked for, and
-    what the client raises for refusals and cut connections.
+    more than was asked for. ``read_past`` says what to do where a server sends the whole file
+    instead: read past what comes before, or raise NoRanges. Raises Unsteady for fewer bytes, or
+    for others than asked for, and what the client raises for refusals and cut connections.
     """
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
@@ -129,7 +136,11 @@ def stream_range(url: str, start: int, stop: int, size: int) -> Iterator[bytes]:
         "GET", url, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT
     ) as response:
         hf_raise_for_status(response)
-        skip = _bytes_before(response, start, size)
+        whole = response.status_code != 206
+        if whole and left < size and not read_past:
+            raise NoRanges(f"answered {response.status_code} with the whole file")
+        _check(response, start, stop, size)
+        skip = start if whole else 0
         for chunk in response.iter_raw():
             if skip:
                 passed = min(skip, len(chunk))
@@ -143,15 +154,15 @@ def stream_range(url: str, start: int, stop: int, size: int) -> Iterator[bytes]:
     raise Unsteady(f"the answer ended {left:,} bytes too early")
 
 
-def _bytes_before(response: "httpx2.Response", start: int, size: int) -> int:
-    """How many bytes of the answer come before the first one that was asked for."""
-    span, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-    if response.status_code == 206:
-        if span.partition("-")[0] != str(start) or total not in (str(size), "*"):
-            raise Unsteady(f"the answer holds the bytes {span}/{total}, not those asked for")
-        return 0
-    length = response.headers.get("Content-Length", str(size))
-    if length != str(size):
+def _check(response: "httpx2.Response", start: int, stop: int, size: int) -> None:
+    """Is this the range, or the file, that was asked for, by all that the answer says of itself?"""
+    whole = response.status_code != 206
+    if not whole:
+        held, wanted = response.headers.get("Content-Range", ""), f"bytes {start}-{stop - 1}/"
+        if held not in (f"{wanted}{size}", f"{wanted}*"):
+            raise Unsteady(f"the answer holds {held or 'no range'}, not {wanted}{size}")
+    due = size if whole else stop - start
+    length = response.headers.get("Content-Length", str(due))
+    if length != str(due):
         kind = response.headers.get("Content-Type", "unknown type").partition(";")[0]
-        raise Unsteady(f"the answer is another file ({length} bytes, {kind})")
-    return start  # a server that does not know ranges sends the whole file
+        raise Unsteady(f"the answer has {length} bytes, not {due} ({kind})")
