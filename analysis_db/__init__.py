@@ -1,6 +1,17 @@
-"""The metrics store: tables and queries, without torch. ``Store(path)`` is the way in."""
+"""The metrics store: tables and queries, without torch. ``open(path)`` is the way in."""
 
 from analysis_db.errors import QueryError, StoreBusy, StoreError, StoreTooNew
+from analysis_db.notebook import Notebook
+from analysis_db.notebook import open_notebook as open
 from analysis_db.store import RunRecord, Store
 
-__all__ = ["QueryError", "RunRecord", "Store", "StoreBusy", "StoreError", "StoreTooNew"]
+__all__ = [
+    "Notebook",
+    "QueryError",
+    "RunRecord",
+    "Store",
+    "StoreBusy",
+    "StoreError",
+    "StoreTooNew",
+    "open",
+]
