@@ -33,9 +33,10 @@ class Notebook:
         """A metric over the phases: one row a phase, one column a layer.
 
         ``where`` picks among suite, probe, view, module, head and domain; what has one value in
-        the store anyway may be left out; without ``head`` it is the whole tensor. A metric that belongs to no layer has the one column
-        ``value``. A phase without a value has no row. Raises QueryError when there is no such
-        value, or when more has to be said; it names the choices.
+        the store anyway may be left out, and without ``head`` it is the whole tensor. A metric
+        that belongs to no layer has the one column ``value``. A phase without a value has no
+        row. Raises QueryError when there is no such value, or when more has to be said; it names
+        the choices.
         """
         unknown = where.keys() - set(_FREE)
         if unknown:
