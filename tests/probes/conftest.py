@@ -4,7 +4,7 @@ import pytest
 
 from tests.fixtures.tiny_checkpoint import write_llama, write_yulan
 from workbench.checkpoints import Checkpoint
-from workbench.conversion import fold_to_llama
+from workbench.checkpoints.llama import fold_to_llama
 
 
 @pytest.fixture(scope="session")

@@ -39,15 +39,17 @@ def _options(
 
 
 # Importing a command file adds its commands, in the order in which --help lists them.
-from workbench.cli import demo, suites, pull, probe, sql, dashboard, doctor  # noqa: E402, F401, I001
+from workbench.cli import demo, suites, pull, convert, probe, sql, export, dashboard, doctor  # noqa: E402, F401, I001
 
 
 def main() -> None:
     """Entry point: exit 0 done, 1 something failed, 2 wrong usage."""
     try:
         app()
-    except KeyboardInterrupt:
-        _fail("Stopped; the same command goes on where this one was.", 130)
+    except SystemExit as end:
+        if end.code == 130:  # what typer makes of Ctrl-C, without a word
+            _fail("Stopped; the same command goes on where this one was.", 130)
+        raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from workbench.models.fold import fold_to_llama
+from workbench.checkpoints.llama import fold_to_llama
 from workbench.models.modeling import published_state_dict
 from workbench.training.corpus import BOS_ID, EOS_ID, SPECIAL_TOKENS
 from workbench.training.recipe import Recipe
@@ -125,7 +125,7 @@ class Publisher:
             save_file({n: t.contiguous().clone() for n, t in weights.items()},
                       part / "model.safetensors")  # fmt: skip
             _write_json(part / "config.json", self._config(end))
-            fold_to_llama(part, folded)
+            fold_to_llama(part, folded, {"model_type": "miniyulan"})  # not merged yet
             for name, tensor in load_file(folded / "model.safetensors").items():
                 averaged[name] = averaged.get(name, torch.zeros(())) + tensor / len(end.recent)
         config = json.loads((folded / "config.json").read_text(encoding="utf-8"))
