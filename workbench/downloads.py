@@ -12,6 +12,7 @@ from workbench.errors import WorkbenchError
 from workbench.hub.cache import Snapshot, cache_folder, find_snapshot
 from workbench.hub.endpoint import hub_of
 from workbench.hub.failures import HubError
+from workbench.hub.ledger import ledger_of
 from workbench.hub.pull import PullPlan, plan_pull, pull_phase
 from workbench.settings import Home
 from workbench.suites import Phase, Suite, load_suite
@@ -125,6 +126,8 @@ def pull_suite(
             row = {"phase": phase.phase, "repo_id": phase.repo_id or ""}
             try:
                 found = _pull(suite, phase, endpoint, with_optimizer, partial(on_bytes, phase))
+                if found is not None and found.commit_sha:
+                    ledger_of(suite, home).disown(found, phase.revision)
                 rows.append(row | _pulled(found))
             except HubError as error:
                 rows.append(row | _pulled(None) | {"status": "failed", "message": str(error)})

@@ -48,7 +48,7 @@ def main() -> None:
         app()
     except SystemExit as end:
         if end.code == 130:  # what typer makes of Ctrl-C, without a word
-            _fail("Stopped; the same command goes on where this one was.", 130)
+            _fail("Stopped; run the same command again.", 130)
         raise
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -2,11 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from workbench.errors import WorkbenchError
 from workbench.hub.cache import cache_folder
 from workbench.hub.transfer import Damaged, FileFault
 from workbench.suites import Phase, Suite
+
+if TYPE_CHECKING:
+    import httpx2
 
 
 class HubError(WorkbenchError):
@@ -51,11 +55,12 @@ def explained(suite: Suite, phase: Phase) -> Iterator[None]:
         ) from None
     except RevisionNotFoundError:
         raise HubError(
-            f"{name}: {repo_id} has no revision {phase.revision}: correct it in the suite."
+            f"{name}: {repo_id} has no revision {phase.revision}: correct it in the suite or, if "
+            "it was there a moment ago, pull again."
         ) from None
     except EntryNotFoundError as error:
         raise HubError(
-            f"{name}: a file that {repo_id} lists is not there ({_first_line(error)}): pull again; "
+            f"{name}: a file that {repo_id} lists is not there ({_asked_for(error)}): pull again; "
             "if it stays so, the repository is incomplete."
         ) from None
     except HFValidationError:
@@ -67,6 +72,22 @@ def explained(suite: Suite, phase: Phase) -> Iterator[None]:
             f"{name} cannot be pulled while HF_HUB_OFFLINE is set: unset it and pull again."
         ) from None
     except HfHubHTTPError as error:
+        status = error.response.status_code
+        if status == 403:
+            raise HubError(
+                f"{name}: the Hub does not let you read {_asked_for(error)} of {repo_id} (403): "
+                "accept its terms on the Hub, and set HF_TOKEN to a token that may read it."
+            ) from None
+        if status == 416:
+            raise HubError(
+                f"{name}: the Hub has less of {_asked_for(error)} than it lists (416): audit the "
+                "phase, and pull again later."
+            ) from None
+        if status == 401:
+            raise HubError(
+                f"{name}: the Hub does not know who asks for {repo_id} (401): set HF_TOKEN to a "
+                "token that is valid."
+            ) from None
         raise HubError(
             f"{name}: the Hub refused ({_first_line(error)}): pull again later."
         ) from None
@@ -95,6 +116,15 @@ def explained(suite: Suite, phase: Phase) -> Iterator[None]:
             f"{name}: {cache_folder(suite)} cannot be written ({error.strerror}): free some space "
             f"or mend its permissions, or {elsewhere(suite)}, then pull again."
         ) from None
+
+
+def _asked_for(error: Exception) -> str:
+    """The file that a refusal is about; the answer may have come from another address."""
+    response: httpx2.Response | None = getattr(error, "response", None)
+    if response is None:
+        return _first_line(error)
+    asked = (response.history or [response])[0].request.url.path
+    return asked.rpartition("/")[2]
 
 
 def _first_line(error: Exception) -> str:

@@ -4,6 +4,7 @@ It comes in segments over several connections, any later process goes on where a
 its hash is compared with the Hub's before it gets its name.
 """
 
+import errno
 import hashlib
 import os
 import struct
@@ -220,6 +221,8 @@ def _hash_as_it_comes(file: HubFile, partial: Partial, jobs: list[Future[None]])
         until = partial.frontier()
         while at < until:
             read = os.preadv(partial.file, [buffer[: until - at]], at)
+            if not read:
+                raise OSError(errno.EIO, "the part of a file became shorter while it came")
             digest.update(buffer[:read])
             at += read
     return digest.hexdigest()

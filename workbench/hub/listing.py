@@ -1,10 +1,18 @@
 """What the Hub states of a revision: its commit, and size and hash of every file."""
 
+import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from workbench.hub import cache
 from workbench.hub.transfer import patiently
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_HASH = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 @dataclass(frozen=True)
@@ -34,21 +42,54 @@ class Listing:
 
 
 def list_files(repo_id: str, revision: str, endpoint: str | None) -> Listing:
-    """Ask the Hub; raises what its client raises, after faults that pass have been waited for."""
+    """Ask the Hub; raises what its client raises, after faults that pass have been waited for.
+
+    Raises ValueError for an answer that no Hub gives; nothing in it can lead out of the cache.
+    """
     from huggingface_hub import HfApi, constants
 
     api = HfApi(endpoint=endpoint)
-    info = patiently(
-        lambda: api.model_info(
-            repo_id,
-            revision=revision,
-            files_metadata=True,
-            timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+    try:
+        info = patiently(
+            lambda: api.model_info(
+                repo_id,
+                revision=revision,
+                files_metadata=True,
+                timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+            ),
+            first=True,
         )
-    )
+    except (KeyError, TypeError, AttributeError):  # the client takes any JSON for a model
+        raise ValueError("it describes no model") from None
+    commit = str(info.sha)
+    if not _COMMIT.fullmatch(commit):
+        raise ValueError(f"it names {commit} as the commit")
+    siblings = info.siblings or []
     files = [
-        HubFile(file.rfilename, file.size or 0, str(file.lfs.sha256 if file.lfs else file.blob_id))
-        for file in info.siblings or []
-        if ".." not in PurePosixPath(file.rfilename).parts  # no name leads out of the snapshot
+        HubFile(f.rfilename, f.size or 0, str(f.lfs.sha256 if f.lfs else f.blob_id))
+        for f in siblings
     ]
-    return Listing(repo_id, str(info.sha), tuple(files))
+    if siblings and all(f.blob_id is None for f in siblings):  # as some mirrors answer
+        files = _in_tree(api, repo_id, commit)
+    for file in files:
+        path = PurePosixPath(file.name)
+        if path.is_absolute() or ".." in path.parts or not _HASH.fullmatch(file.etag):
+            raise ValueError(f"it lists a file {file.name} with the hash {file.etag}")
+    return Listing(repo_id, commit, tuple(files))
+
+
+def _in_tree(api: "HfApi", repo_id: str, commit: str) -> list[HubFile]:
+    """From the one call that the client itself tries again, and talks of on stderr."""
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return [
+            HubFile(entry.path, entry.size, entry.lfs.sha256 if entry.lfs else entry.blob_id)
+            for entry in api.list_repo_tree(repo_id, revision=commit, recursive=True)
+            if isinstance(entry, RepoFile)
+        ]
+    finally:
+        logging.set_verbosity(verbosity)

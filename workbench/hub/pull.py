@@ -9,6 +9,7 @@ of its revision, is written last.
 import os
 import shutil
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
@@ -212,9 +213,11 @@ def _bring_file(plan: PullPlan, file: HubFile, endpoint: str | None, fetcher: Fe
 
     if fetcher.stop.is_set():
         raise Stopped
-    if not _checked(plan, file, fetcher):
+    if not _is_here(plan, file, fetcher):
         with _locked(plan, file.etag, fetcher.stop):
-            if not _checked(plan, file, fetcher):  # another process may have brought it
+            if not _is_here(plan, file, fetcher):  # another process may have brought it
+                if damaged := plan.cached(file):
+                    remove(damaged)
                 plan.blob(file).parent.mkdir(parents=True, exist_ok=True)
                 url = hf_hub_url(
                     plan.listing.repo_id,
@@ -226,16 +229,13 @@ def _bring_file(plan: PullPlan, file: HubFile, endpoint: str | None, fetcher: Fe
                 fetcher.fetch(url, file, plan.blob(file))
 
 
-def _checked(plan: PullPlan, file: HubFile, fetcher: Fetcher) -> bool:
-    """Whether the file is here as the Hub states it; one that is damaged is removed."""
+def _is_here(plan: PullPlan, file: HubFile, fetcher: Fetcher) -> bool:
+    """Whether the file is in the cache with the content that the Hub states."""
     path = plan.cached(file)
-    if path is None:
+    if path is None or not is_intact(path, file):
         return False
-    if is_intact(path, file):
-        fetcher.report(file.size)
-        return True
-    remove(path)
-    return False
+    fetcher.report(file.size)
+    return True
 
 
 @contextmanager
@@ -295,7 +295,7 @@ def _name_revision(plan: PullPlan) -> None:
     if ref.is_file() and ref.read_text(encoding="utf-8") == plan.listing.commit_sha:
         return
     ref.parent.mkdir(parents=True, exist_ok=True)
-    written = _lock_path(plan, f"ref.{os.getpid()}")
+    written = _lock_path(plan, f"ref.{uuid.uuid4().hex}")
     written.parent.mkdir(parents=True, exist_ok=True)
     written.write_text(plan.listing.commit_sha, encoding="utf-8")
     written.replace(ref)
@@ -304,17 +304,20 @@ def _name_revision(plan: PullPlan) -> None:
 def _clean(plan: PullPlan) -> None:
     """Remove what dead downloads left in the repository's cache.
 
-    The client never goes on with an ``.incomplete``; a part of ours is of no use when no phase of
-    the suite but this complete one lies in the repository. What a living process works on is
-    locked and stays.
+    The client never goes on with an ``.incomplete``. A part of ours is of no use when the commit
+    has no such file and the suite no other phase in the repository, and neither is a count whose
+    part is gone. What a living process works on is locked and stays.
     """
     from filelock import FileLock, Timeout
 
     alone = sum(phase.repo_id == plan.phase.repo_id for phase in plan.suite.phases) == 1
     leftovers: dict[str, list[Path]] = {}
+    resumable = {file.etag for file in plan.listing.files}
     for path in (plan.root / "blobs").iterdir():
         etag, _, rest = path.name.partition(".")
-        if rest.endswith("incomplete") or (rest.startswith("part") and alone):
+        of_no_use = alone and etag not in resumable
+        orphan = rest == "part.done" and not path.with_suffix("").exists()
+        if rest.endswith("incomplete") or orphan or (rest.startswith("part") and of_no_use):
             leftovers.setdefault(etag, []).append(path)
     for etag, paths in leftovers.items():
         # In a cache that is not ours to write they stay: the phase is complete all the same.

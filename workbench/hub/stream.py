@@ -55,6 +55,8 @@ class Stream:
         self._fetching = threading.Thread(target=self._fetch_all, name="stream")
 
     def __enter__(self) -> Self:
+        self._life = self._ledger.held()
+        self._life.__enter__()
         self._ledger.drop_others(self._plans.values())
         self._fetching.start()
         return self
@@ -68,6 +70,7 @@ class Stream:
         for phase, state in list(self._states.items()):
             if state in (_State.before, _State.over):
                 self._drop(phase)
+        self._life.__exit__(None, None, None)
 
     def get(self, phase: Phase) -> Snapshot:
         """The phase's checkpoint, once it is here; its predecessor, if asked for, still is.
@@ -143,13 +146,13 @@ class Stream:
                     self._changed.wait()
                 if self._stop.is_set():
                     raise Stopped
-            before = self._ledger.bytes
+            before = self._ledger.bytes()
             adds = self._ledger.to_come(plan)
             self._ledger.claim(plan)
-            self._foreign += adds - (self._ledger.bytes - before)
+            self._foreign += adds - (self._ledger.bytes() - before)
 
     def _used(self) -> int:
-        return self._ledger.bytes + self._foreign
+        return self._ledger.bytes() + self._foreign
 
     def _limit(self, plan: PullPlan) -> int:
         cache = plan.root.parent

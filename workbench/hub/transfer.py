@@ -52,18 +52,18 @@ def patiently(
     *,
     gone_on: Callable[[], bool] = lambda: False,
     stop: threading.Event | None = None,
+    first: bool = False,
 ) -> Result:
     """``call()``, tried again after cut connections, stalls, and the answers 408, 429 and 5xx.
 
     ``gone_on`` says whether the last try brought anything: then the count of tries starts anew.
-    A Hub that cannot be connected to is tried again only once ``call`` has brought something.
-    Raises what the last try raised.
+    ``first`` marks the call that finds out whether there is a Hub at all: that nobody is there is
+    raised at once. Raises what the last try raised.
     """
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import httpx
 
     tries = 0
-    connected = False
     while True:
         try:
             return call()
@@ -72,10 +72,8 @@ def patiently(
             if not _passing(error) or (wait or 0) > LONGEST_WAIT:
                 raise
             if gone_on():
-                tries, connected = 0, True
-            if isinstance(error, httpx.ConnectError) and not connected:
-                raise
-            if tries == len(WAITS):
+                tries = 0
+            if tries == len(WAITS) or (first and isinstance(error, httpx.ConnectError)):
                 raise
             pause = WAITS[tries] * random.uniform(0.75, 1.25) if wait is None else wait
             tries += 1
@@ -162,7 +160,8 @@ def _check(response: "httpx2.Response", start: int, stop: int, size: int) -> Non
         if held not in (f"{wanted}{size}", f"{wanted}*"):
             raise Unsteady(f"the answer holds {held or 'no range'}, not {wanted}{size}")
     due = size if whole else stop - start
-    length = response.headers.get("Content-Length", str(due))
+    # A whole file says how long it is; what does not may be a page of anybody's.
+    length = response.headers.get("Content-Length", "unknown" if whole else str(due))
     if length != str(due):
         kind = response.headers.get("Content-Type", "unknown type").partition(";")[0]
         raise Unsteady(f"the answer has {length} bytes, not {due} ({kind})")

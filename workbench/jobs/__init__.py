@@ -15,7 +15,7 @@ from probes.base import Metric, Probe, installed_probe_ids, installed_probes
 from workbench.catalogue import record_suite
 from workbench.errors import UsageError
 from workbench.hub.endpoint import hub_of
-from workbench.hub.ledger import Ledger
+from workbench.hub.ledger import ledger_of
 from workbench.jobs.local import Outcome, run_jobs
 from workbench.jobs.plan import Job, Plan, plan_jobs
 from workbench.jobs.supply import RemoteSupply, StreamSupply, Supply
@@ -175,8 +175,9 @@ def _supply(
         return RemoteSupply(suite, phases, stack.enter_context(hub_of(suite)))
     if request.stream:
         endpoint = stack.enter_context(hub_of(suite))
-        ledger = Ledger(home.root / "stream" / f"{suite.name}.json")
-        return StreamSupply(suite, phases, endpoint, ledger, request.max_disk, on_bytes)
+        return StreamSupply(
+            suite, phases, endpoint, ledger_of(suite, home), request.max_disk, on_bytes
+        )
     return Supply(suite, phases)
 
 

@@ -15,7 +15,7 @@ from analysis_db.store import Store
 from tests.e2e.command import WORKBENCH, environment, error_of
 from tests.fixtures.tiny_checkpoint import write_yulan
 from workbench.downloads import plan_suite, pull_suite
-from workbench.errors import UsageError
+from workbench.errors import UsageError, WorkbenchError
 from workbench.hub.cache import find_snapshot
 from workbench.hub.endpoint import hub_of
 from workbench.hub.ledger import Ledger
@@ -256,6 +256,23 @@ def test_killed_again_and_again_it_goes_on_and_leaves_what_was_there(home, check
     assert sorted(in_cache(home)) == before
     sql = "SELECT phase FROM runs WHERE status = 'complete' ORDER BY phase"
     assert Store(home.store).table(sql)["phase"].to_pylist() == list(range(1, PHASES + 1))
+
+
+def test_what_the_user_pulls_meanwhile_stays(home, checkpoint_bytes):
+    def pull(phase, done, total):
+        if phase.phase == 2 and done == total:  # of the stream, a moment before it is linked
+            pull_suite("small", "2", home)
+
+    assert not probe_suite(asked(), home, on_bytes=pull).failed
+    suite = load_suite("small", home)
+    assert [p.phase for p in suite.phases if find_snapshot(suite, p)] == [2]
+
+
+def test_two_streams_of_one_suite(home):
+    another = pytest.raises(WorkbenchError, match="is being streamed by another process")
+    with Ledger(home.root / "stream/small.json").held(), another:
+        probe_suite(asked(), home)
+    assert not probe_suite(asked(), home).failed
 
 
 @pytest.mark.parametrize(
