@@ -31,6 +31,8 @@ CONTRACT = {
     "metrics": "metric probe version formula unit source",
     "missing_values": "suite phase probe metric view layer module head domain reason run_id",
     "suites": "suite title about licence",
+    "findings": "suite phase repo_id commit_sha severity check_id message evidence found_at",
+    "audits": "suite phase repo_id revision commit_sha errors warnings notes bytes_read audited_at",
 }
 
 
