@@ -88,7 +88,7 @@ def schema_scripts() -> list[tuple[int, str]]:
 
 
 class Store:
-    """The store at ``path``. The file is made, and its schema brought up to date, by a write."""
+    """The store at ``path``. A write makes the file; an older schema is brought up to date."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -103,7 +103,11 @@ class Store:
             raise StoreError(f"There is no metrics store at {self.path}: {_NEWS}")
         connection = self._connect(read_only=True)
         try:
-            self._check_version(connection)
+            if self._check_version(connection) < schema_scripts()[-1][0]:
+                connection.close()
+                with self.write():
+                    pass  # every view that a reader may ask for is there from now on
+                connection = self._connect(read_only=True)
             yield connection
         finally:
             connection.close()
@@ -186,6 +190,29 @@ class Store:
                 f"refuses ({_first_line(error)}): nothing of the run was stored; report it to the "
                 "probe's author."
             ) from None
+
+    def put_audits(
+        self,
+        suite: str,
+        audits: Sequence[Mapping[str, Any]],
+        findings: Sequence[Mapping[str, Any]],
+        *,
+        audited_at: datetime,
+    ) -> None:
+        """Replace what the last audit of these phases found; that of other phases stays.
+
+        ``audits`` has phase, repo_id, revision, commit_sha, bytes_read; ``findings`` has phase,
+        severity, check_id, message, evidence (JSON), of the same phases.
+        """
+        with self.write() as connection:
+            for table in ("audit", "audit_finding"):
+                connection.execute(
+                    f"DELETE FROM data.{table} WHERE suite = $suite AND phase IN $phases",
+                    {"suite": suite, "phases": [row["phase"] for row in audits]},
+                )
+            stamped = {"suite": suite, "audited_at": audited_at}
+            insert(connection, "audit", [{**stamped, **row} for row in audits])
+            insert(connection, "audit_finding", [{"suite": suite, **row} for row in findings])
 
     def complete_fingerprints(self, suite: str) -> set[str]:
         """The fingerprints of the runs that the views show; empty when there is no store yet."""

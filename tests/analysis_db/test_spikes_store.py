@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -59,11 +58,8 @@ VARIANCE, IDLE = ("hidden_variance", "residual", 3), ("lr", None, None)
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
-    """A store with the migration of this part and a run whose variance leads its loss."""
+    """A store with a run whose variance leads its loss."""
     store = Store(tmp_path_factory.mktemp("spikes") / "metrics.duckdb")
-    with store.write() as connection:
-        script = Path(__file__).with_name("spikes_schema.sql").read_text(encoding="utf-8")
-        connection.execute(script)
     curves, starts = led_run(0, {"variance": 40}, ("grad_norm", "idle"), count=6000, events=3)
     curves["loss"][5500] = np.nan
     columns = {LOSS: curves["loss"], GRAD: curves["grad_norm"], VARIANCE: curves["variance"],

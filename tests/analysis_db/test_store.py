@@ -27,7 +27,12 @@ CONTRACT = {
     "data_mix_share": "suite phase run source_group category bucket tokens_b share",
     "training_runs": "run recipe seed status",
     "training_steps": "run step tokens metric layer module value",
-    "spikes": "series detector start_step end_step peak_step peak_value score recovered_at",
+    "spikes": "series detector start_step end_step peak_step peak_value score recovered_at "
+    "run kind severity recovery_steps agreement judges attempt superseded_from note",
+    "spike_leads": "series detector start_step attempt leader lead_steps left_at direction "
+    "strength look_back quiet_look_backs false_lead_rate p_value q_value run",
+    "spike_scores": "series detector run metric module layer n eligible flags falls "
+    "spike_score_all spike_score_eligible nonfinite restarts gaps",
     "metrics": "metric probe version formula unit source",
     "missing_values": "suite phase probe metric view layer module head domain reason run_id",
     "suites": "suite title about licence",
