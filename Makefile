@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test install docs bench-help clean
+.PHONY: demo test install docs clean
 
 demo: .venv/.installed
 	@$(BIN)/workbench demo
@@ -18,8 +18,9 @@ test: .venv/.installed-test
 docs: .venv/.installed
 	$(BIN)/python -m workbench.docs docs
 
-bench-help: .venv/.installed
-	$(BIN)/python bench/help_time.py
+# What README says of speed, one command each: help, pull, faults, remote, convert, spikes, ...
+bench-%: .venv/.installed
+	$(BIN)/python -m bench.$*
 
 # torch comes first and alone, so that a machine with a CPU build at hand keeps it.
 .venv/.installed: pyproject.toml constraints.txt

@@ -21,7 +21,11 @@ class DetectorName(StrEnum):
 @app.command(epilog="Example: workbench spikes demo --detector mad")
 def spikes(
     target: Annotated[
-        str, typer.Argument(help="A training run, or one series: RUN/METRIC, RUN/METRIC/MODULE or RUN/METRIC/MODULE/LAYER.")
+        str,
+        typer.Argument(
+            help="A training run, or one series: RUN/METRIC, RUN/METRIC/MODULE or "
+            "RUN/METRIC/MODULE/LAYER."
+        ),
     ],
     detector: Annotated[
         DetectorName | None, typer.Option("--detector", help="One detector; default all three.")
