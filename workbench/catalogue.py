@@ -1,62 +1,141 @@
 """Suites and what is known of them here: on disk, in the store, on their Hub."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from analysis_db.store import Store
-from workbench.hub.cache import find_snapshot
+from workbench.hub.cache import find_snapshot, repository_folder
 from workbench.settings import Home
-from workbench.suites import Suite, load_suite, load_suite_file, suite_files
+from workbench.suites import Definition, Phase, Suite, find_definition, load_suite, read_all
+from workbench.suites.listing import known_suite, refreshed_suite
 
 
-def list_suites(home: Home) -> list[dict[str, Any]]:
-    """One row per suite."""
-    measured: dict[str, int] = {}
-    if home.store.exists():
-        sql = "SELECT suite, count(*) AS n FROM coverage WHERE status = 'measured' GROUP BY suite"
-        measured = {row["suite"]: row["n"] for row in Store(home.store).table(sql).to_pylist()}
-    rows = []
-    for path in suite_files(home).values():
-        suite = load_suite_file(path)
-        rows.append(
-            {
-                "suite": suite.name,
-                "title": suite.title,
-                "phases": len(suite.phases),
-                "published": sum(phase.repo_id is not None for phase in suite.phases),
-                "on_disk": sum(find_snapshot(suite, phase) is not None for phase in suite.phases),
-                "measured_jobs": measured.get(suite.name, 0),
-            }
-        )
-    return rows
+def list_suites(home: Home, part: str = "") -> list[dict[str, Any]]:
+    """One row per suite whose name holds ``part``; asks no network.
+
+    ``phases`` and ``published`` are None for a suite whose revisions were never listed.
+    """
+    measured = _measured_jobs(home, "suite")
+    return [
+        _suite_row(definition, home) | {"measured_jobs": measured.get(definition.name, 0)}
+        for definition in read_all(home)
+        if part in definition.name
+    ]
+
+
+def _suite_row(definition: Definition, home: Home) -> dict[str, Any]:
+    suite = known_suite(definition, home) if definition.found else definition.suite()
+    row = {"suite": definition.name, "family": definition.family, "title": definition.head.title}
+    if suite is None:
+        return row | {"phases": None, "published": None, "on_disk": 0}
+    return row | {
+        "phases": len(suite.phases),
+        "published": sum(phase.repo_id is not None for phase in suite.phases),
+        "on_disk": len(_on_disk(suite)),
+    }
+
+
+def fold_families(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of ``list_suites`` with a family in one, but for members that are here already."""
+    folded: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        name, family = row["suite"], row["family"]
+        used = row["on_disk"] or row["measured_jobs"]
+        shown = {key: value for key, value in row.items() if key != "family"}
+        if not family or used:
+            folded[name] = shown
+        if family:
+            first = folded.setdefault(family, shown | {"suite": family, "title": ""})
+            first["members"] = [*first.get("members", []), name]
+    for row in folded.values():
+        if members := row.pop("members", None):
+            row["title"] = f"{len(members)} suites"
+    return list(folded.values())
 
 
 def list_phases(name: str, home: Home) -> list[dict[str, Any]]:
     """One row per phase of a suite."""
     suite = load_suite(name, home)
-    measured: dict[int, int] = {}
-    if home.store.exists():
-        sql = (
-            "SELECT phase, count(*) AS n FROM coverage "
-            "WHERE suite = $suite AND status = 'measured' GROUP BY phase"
-        )
-        rows = Store(home.store).table(sql, {"suite": name}).to_pylist()
-        measured = {row["phase"]: row["n"] for row in rows}
+    measured = _measured_jobs(home, "phase", suite.name)
+    on_disk = _on_disk(suite)
     return [
         {
             "phase": phase.phase,
+            "label": phase.label,
             "stage": phase.stage,
-            "repo_id": phase.repo_id or "not published",
+            "repo_id": _place(phase) or "not published",
+            "revision": phase.revision,
             "step": phase.end_step,
             "tokens_b": phase.tokens_seen_b,
             "context": phase.context_length,
-            "on_disk": find_snapshot(suite, phase) is not None,
+            "on_disk": phase.phase in on_disk,
             "measured": measured.get(phase.phase, 0),
             "form": phase.form,
             "optimizer": phase.has_optimizer,
-            "note": ", ".join(f"{k} = {v}" for k, v in phase.overrides.items()),
+            "confirmed": phase.confirmed,
+            "note": "; ".join(_notes(phase)),
         }
         for phase in suite.phases
     ]
+
+
+def _place(phase: Phase) -> str | None:
+    return phase.repo_id if phase.folder is None else str(phase.folder)
+
+
+def _notes(phase: Phase) -> list[str]:
+    doubt = [] if phase.confirmed else [f"unconfirmed: {phase.evidence}"]
+    if _place(phase) is None:
+        doubt = [f"not published: {phase.evidence}"]
+    return doubt + [f"{field} = {value}" for field, value in phase.overrides.items()]
+
+
+def _on_disk(suite: Suite) -> set[int]:
+    """The phases whose checkpoints are here; a repository that is not is looked for once."""
+    repositories = {phase.repo_id for phase in suite.phases if phase.repo_id is not None}
+    here = {repo_id for repo_id in repositories if repository_folder(suite, repo_id).is_dir()}
+    return {
+        phase.phase
+        for phase in suite.phases
+        if (phase.folder is not None or phase.repo_id in here)
+        and find_snapshot(suite, phase) is not None
+    }
+
+
+def _measured_jobs(home: Home, column: str, suite: str | None = None) -> dict[Any, int]:
+    """Jobs that have been measured, by suite or by the phases of one."""
+    if not home.store.exists():
+        return {}
+    sql = (
+        f"SELECT {column} AS key, count(*) AS n FROM coverage "
+        "WHERE status = 'measured' AND ($suite IS NULL OR suite = $suite) GROUP BY ALL"
+    )
+    rows = Store(home.store).table(sql, {"suite": suite}).to_pylist()
+    return {row["key"]: row["n"] for row in rows}
+
+
+def refresh_suite(name: str, home: Home) -> list[str]:
+    """List the revisions of a suite anew, and say in sentences what is other than before.
+
+    Numbers that results are stored under stay. Raises HubError when the Hub cannot be asked.
+    """
+    definition = find_definition(name, home)
+    if not definition.found:
+        return [f"{definition.toml.path} names all phases itself: there is nothing to list."]
+    known, results = False, False
+    if home.store.exists():
+        sql = (
+            "SELECT EXISTS (FROM suites WHERE suite = $suite), "
+            "EXISTS (FROM runs WHERE suite = $suite) OR EXISTS (FROM audits WHERE suite = $suite)"
+        )
+        with Store(home.store).write() as connection:  # which makes the views of today
+            row = connection.execute(sql, {"suite": definition.name}).fetchone()
+        known, results = row or (False, False)
+    facts = definition.head.data_mix or definition.head.published_scores  # by number, too
+    suite, changes = refreshed_suite(definition, home, fixed=results or facts is not None)
+    if known:
+        record_suite(suite, Store(home.store))
+    return changes
 
 
 def record_suite(suite: Suite, store: Store) -> None:
@@ -64,6 +143,7 @@ def record_suite(suite: Suite, store: Store) -> None:
     from analysis_db.imports.tables import import_data_mix, import_published_scores
     from analysis_db.imports.training_log import import_training_log
 
+    on_disk = _on_disk(suite)
     store.put_suite(
         {
             "name": suite.name,
@@ -76,7 +156,7 @@ def record_suite(suite: Suite, store: Store) -> None:
                 "phase": phase.phase,
                 "label": phase.label,
                 "stage": phase.stage,
-                "repo_id": phase.repo_id,
+                "repo_id": _place(phase),
                 "revision": phase.revision,
                 "start_step": phase.start_step,
                 "step": phase.end_step,
@@ -87,8 +167,8 @@ def record_suite(suite: Suite, store: Store) -> None:
                 "rope_theta": phase.rope_theta,
                 "form": phase.form,
                 "has_optimizer": phase.has_optimizer,
-                "on_disk": find_snapshot(suite, phase) is not None,
-                "evidence": phase.evidence,
+                "on_disk": phase.phase in on_disk,
+                "evidence": ("" if phase.confirmed else "unconfirmed: ") + phase.evidence,
                 "overrides": phase.overrides_json,
             }
             for phase in suite.phases

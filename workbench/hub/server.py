@@ -1,137 +1,28 @@
-"""A local Hub: serves folders ``<owner>/<name>/`` over HTTP as the Hugging Face Hub serves repos.
+"""A local Hub: serves folders (see ``repository``) over HTTP as the Hugging Face Hub serves repos.
 
-It speaks what huggingface_hub 2.4 calls to read models: model info at a revision, the tree with
-LFS hashes, and HEAD and GET of files with ranges. It offers no Xet storage, so the client fetches
-files in the plain way whatever its settings are. Suites that were trained here are pulled
+It speaks what huggingface_hub 2.4 calls to read models: refs, model info at a revision, the tree
+with LFS hashes, and HEAD and GET of files with ranges. It offers no Xet storage, so the client
+fetches files in the plain way whatever its settings are. Suites that were trained here are pulled
 through it with the real client, and tests plant their faults in the folders it serves. A file
 that is a git-LFS pointer is announced with the size and hash that the pointer states.
 """
 
-import hashlib
 import json
 import re
 import socket
 import sys
 import threading
-from dataclasses import dataclass
-from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-LFS_SUFFIXES = (".safetensors", ".pt", ".bin", ".gguf")
-LFS_SIZE = 1 << 20
-"""Files above this many bytes are LFS files whatever their name is."""
+from workbench.hub.repository import HubFile, Repository, branches
 
-_REPO_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
-_POINTER = re.compile(
-    rb"version https://git-lfs\.github\.com/spec/v1\noid sha256:([0-9a-f]{64})\nsize (\d+)\n"
-)
 _CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class HubFile:
-    """One file of a repository as the Hub describes it."""
-
-    name: str
-    path: Path
-    size: int
-    blob_id: str
-    """The git blob id; for an LFS file that of its pointer."""
-    sha256: str | None
-    """Of the content, for LFS files alone."""
-
-    @property
-    def etag(self) -> str:
-        return self.sha256 or self.blob_id
-
-
-def describe(name: str, path: Path) -> HubFile:
-    """Size and hashes of a file; hashing is done once per version of the file."""
-    stat = path.stat()
-    return _describe(name, path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache(maxsize=100_000)
-def _describe(name: str, path: Path, size: int, mtime_ns: int) -> HubFile:
-    if size < 200 and (pointer := _POINTER.fullmatch(text := path.read_bytes())):
-        return HubFile(name, path, int(pointer[2]), _blob_id(text), pointer[1].decode())
-    if name.endswith(LFS_SUFFIXES) or size > LFS_SIZE:
-        with path.open("rb") as content:
-            sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-        written = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n"
-        return HubFile(name, path, size, _blob_id(written.encode()), sha256)
-    return HubFile(name, path, size, _blob_id(path.read_bytes()), None)
-
-
-def _blob_id(content: bytes) -> str:
-    return hashlib.sha1(b"blob %d\x00" % len(content) + content).hexdigest()
-
-
-class Repository:
-    """A folder as it is now, seen as a repository with the one revision ``main``.
-
-    The commit sha is a hash of names and contents: the same files have the same sha anywhere.
-    """
-
-    def __init__(self, repo_id: str, folder: Path) -> None:
-        self.repo_id = repo_id
-        names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-        self.files = {name: describe(name, folder / name) for name in names}
-        listing = "".join(f"{f.blob_id} {f.name}\n" for f in self.files.values())
-        self.commit = hashlib.sha1(listing.encode()).hexdigest()
-
-    def unchanged(self, name: str) -> bool:
-        """Whether that one file is on disk as it was when the folder was listed."""
-        file = self.files.get(name)
-        return file is not None and file.path.is_file() and describe(name, file.path) == file
-
-    def info(self, *, with_files: bool) -> dict[str, Any]:
-        """Model info; sizes and hashes of files only when asked for, as the Hub does it."""
-        return {
-            "_id": self.commit[:24],
-            "id": self.repo_id,
-            "modelId": self.repo_id,
-            "sha": self.commit,
-            "private": False,
-            "gated": False,
-            "disabled": False,
-            "downloads": 0,
-            "likes": 0,
-            "tags": [],
-            "lastModified": "2026-01-01T00:00:00.000Z",
-            "createdAt": "2026-01-01T00:00:00.000Z",
-            "siblings": [
-                {"rfilename": f.name}
-                | ({"size": f.size, "blobId": f.blob_id} | _lfs(f, "sha256") if with_files else {})
-                for f in self.files.values()
-            ],
-        }
-
-    def tree(self, under: str, *, recursive: bool) -> list[dict[str, Any]]:
-        """The files and folders in folder ``under``, or everything below it."""
-        prefix = under + "/" if under else ""
-        below = [f for f in self.files.values() if f.name.startswith(prefix)]
-        folders = {p.as_posix() for f in below for p in Path(f.name).parents}
-        listed = [
-            {"type": "directory", "oid": _blob_id(path.encode()), "size": 0, "path": path}
-            for path in sorted(folders - {"."})
-            if path.startswith(prefix)
-        ] + [
-            {"type": "file", "oid": f.blob_id, "size": f.size, "path": f.name} | _lfs(f, "oid")
-            for f in below
-        ]
-        return [e for e in listed if recursive or "/" not in str(e["path"]).removeprefix(prefix)]
-
-
-def _lfs(file: HubFile, hash_field: str) -> dict[str, Any]:
-    if file.sha256 is None:
-        return {}
-    return {"lfs": {hash_field: file.sha256, "size": file.size, "pointerSize": 134}}
 
 
 class _Server(ThreadingHTTPServer):
@@ -167,7 +58,7 @@ class LocalHub:
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder = folder.resolve()
-        self._listed: dict[str, Repository] = {}
+        self._listed: dict[Path, Repository] = {}
         self._server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"hub": self}))
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
@@ -177,19 +68,41 @@ class LocalHub:
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def repository(self, repo_id: str) -> Repository | None:
-        """The repository as its folder is now; None when there is no such folder."""
-        if _REPO_ID.fullmatch(repo_id) is None or not (self.folder / repo_id).is_dir():
+    def repository(self, repo_id: str, revision: str = "main") -> Repository | None:
+        """A branch or commit of the repository as it is now; None when there is no such one."""
+        found = branches(self.folder, repo_id)
+        if revision in found:
+            return self._list(repo_id, found[revision])
+        if not _COMMIT.fullmatch(revision):
             return None
-        self._listed[repo_id] = Repository(repo_id, self.folder / repo_id)
-        return self._listed[repo_id]
+        last = self._last(repo_id, revision)
+        likely = [last.folder] if last is not None and last.folder.is_dir() else []
+        for folder in [*likely, *found.values()]:
+            repository = self._list(repo_id, folder)
+            if repository.commit == revision:
+                return repository
+        return None
 
-    def repository_with(self, repo_id: str, commit: str, name: str) -> Repository | None:
+    def commits(self, repo_id: str) -> dict[str, str]:
+        """The commit of each branch as it is now, by name; empty where there is no repository."""
+        found = branches(self.folder, repo_id)
+        return {name: self._list(repo_id, folder).commit for name, folder in found.items()}
+
+    def repository_with(self, repo_id: str, revision: str, name: str) -> Repository | None:
         """As ``repository``, without listing the folder for each file of a commit just listed."""
-        listed = self._listed.get(repo_id)
-        if listed is not None and listed.commit == commit and listed.unchanged(name):
-            return listed
-        return self.repository(repo_id)
+        last = self._last(repo_id, revision)
+        if last is not None and last.unchanged(name):
+            return last
+        return self.repository(repo_id, revision)
+
+    def _list(self, repo_id: str, folder: Path) -> Repository:
+        self._listed[folder] = Repository(repo_id, folder)
+        return self._listed[folder]
+
+    def _last(self, repo_id: str, commit: str) -> Repository | None:
+        """The revision that had that commit when its folder was last listed."""
+        listed = list(self._listed.values())
+        return next((r for r in listed if (r.repo_id, r.commit) == (repo_id, commit)), None)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -225,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         match [unquote(part) for part in url.path.strip("/").split("/")]:
             case ["api", "models", owner, name]:
                 self._info(f"{owner}/{name}", "main", options)
+            case ["api", "models", owner, name, "refs"]:
+                self._refs(f"{owner}/{name}", options)
             case ["api", "models", owner, name, "revision", revision]:
                 self._info(f"{owner}/{name}", revision, options)
             case ["api", "models", owner, name, "tree", revision, *under]:
@@ -234,24 +149,36 @@ class _Handler(BaseHTTPRequestHandler):
             case _:
                 self._refuse(404, "EntryNotFound", "Not found")
 
-    def _at(self, repository: Repository | None, revision: str) -> Repository | None:
-        """The repository if it has that revision; else the refusal is sent."""
-        if repository is None:
-            self._refuse(404, "RepoNotFound", "Repository not found")
-        elif revision not in ("main", repository.commit):
+    def _absent(self, repo_id: str, revision: str) -> None:
+        """Refuse as the Hub does, by what is missing: the repository or the revision."""
+        if branches(self.hub.folder, repo_id):
             self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         else:
-            return repository
-        return None
+            self._refuse(404, "RepoNotFound", "Repository not found")
+
+    def _refs(self, repo_id: str, options: dict[str, str]) -> None:
+        commits = self.hub.commits(repo_id)
+        if not commits:
+            self._absent(repo_id, "main")
+            return
+        listed = [
+            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
+            for name, commit in commits.items()
+        ]
+        refs: dict[str, Any] = {"branches": listed, "tags": [], "converts": []}
+        self._send_json(refs | ({"pullRequests": []} if "include_prs" in options else {}))
 
     def _info(self, repo_id: str, revision: str, options: dict[str, str]) -> None:
-        repository = self._at(self.hub.repository(repo_id), revision)
-        if repository is not None:
+        repository = self.hub.repository(repo_id, revision)
+        if repository is None:
+            self._absent(repo_id, revision)
+        else:
             self._send_json(repository.info(with_files="blobs" in options))
 
     def _tree(self, repo_id: str, revision: str, under: str, options: dict[str, str]) -> None:
-        repository = self._at(self.hub.repository(repo_id), revision)
+        repository = self.hub.repository(repo_id, revision)
         if repository is None:
+            self._absent(repo_id, revision)
             return
         listed = repository.tree(under, recursive=options.get("recursive") == "true")
         if under and not listed:
@@ -260,9 +187,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json(listed)
 
     def _resolve(self, repo_id: str, revision: str, name: str) -> None:
-        found = self.hub.repository_with(repo_id, revision, name)
-        repository = self._at(found, revision)
+        repository = self.hub.repository_with(repo_id, revision, name)
         if repository is None:
+            self._absent(repo_id, revision)
             return
         commit = {"X-Repo-Commit": repository.commit}
         file = repository.files.get(name)

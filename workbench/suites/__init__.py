@@ -1,207 +1,108 @@
 """What is studied, as data: a suite is an ordered list of phases, one checkpoint each.
 
-A suite is one TOML file beside a CSV of its phases. Those of the catalogue ship with the package;
-the user's own, and those our trainer makes, lie in ``WORKBENCH_HOME/suites``.
+A suite is a TOML file, with its phases in it or in a CSV beside it. Those of the catalogue ship
+with the package; the user's own, and those our trainer makes, lie in ``WORKBENCH_HOME/suites``, or
+anywhere, and are then named by path.
 """
 
-import csv
-import json
-import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterator
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from workbench.errors import UsageError, WorkbenchError
 from workbench.settings import Home
+from workbench.suites.files import Definition, read_definitions
+from workbench.suites.listing import listed_suite
+from workbench.suites.models import Form, Phase, Suite
+
+__all__ = [
+    "CATALOGUE",
+    "Definition",
+    "Form",
+    "Phase",
+    "Suite",
+    "find_definition",
+    "load_suite",
+    "load_suite_file",
+    "read_all",
+]
 
 CATALOGUE = Path(__file__).parent / "catalogue"
 
-Form = Literal["reparameterised", "merged", "plain"]
-FORM_OF_MODEL_TYPE: dict[str, Form] = {
-    "miniyulan": "reparameterised",
-    "yulanmini": "reparameterised",
-    "llama": "merged",
-}
 
+def load_suite(name: str, home: Home) -> Suite:
+    """The suite of that name, or that a TOML file defines whose path is given.
 
-class Phase(BaseModel):
-    """One phase of a trajectory and where its checkpoint is; what is unknown is None."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    phase: int
-    stage: str = ""
-    repo_id: str | None = None
-    """The Hub repository of the checkpoint; None when none was published."""
-    revision: str = "main"
-    folder: Path | None = None
-    """The checkpoint itself, where it is a folder of this machine; repo_id is then None."""
-    model_type: str = ""
-    start_step: int | None = None
-    end_step: int | None = None
-    """The optimizer step at which the checkpoint was saved."""
-    end_step_basis: str = ""
-    tokens_b: float | None = None
-    """Tokens of this phase alone, in billions."""
-    tokens_seen_b: float | None = None
-    """Tokens since the start of training, in billions; None once a phase before is unknown."""
-    context_length: int | None = None
-    rope_theta: float | None = None
-    has_optimizer: bool = False
-    evidence: str = ""
-    overrides: dict[str, Any] = {}
-    """Config fields that are replaced when the checkpoint is loaded."""
-
-    @property
-    def label(self) -> str:
-        return f"phase {self.phase}"
-
-    @property
-    def overrides_json(self) -> str:
-        return json.dumps(self.overrides, sort_keys=True)
-
-    @property
-    def form(self) -> Form:
-        """How the weights are parameterised, by the published model type."""
-        return FORM_OF_MODEL_TYPE.get(self.model_type, "plain")
-
-    @field_validator(
-        "repo_id", "start_step", "end_step", "tokens_b", "context_length", "rope_theta",
-        mode="before",
-    )  # fmt: skip
-    @classmethod
-    def _empty_is_unknown(cls, value: Any) -> Any:
-        return None if value == "" else value
-
-
-class Suite(BaseModel):
-    """An ordered list of phases, with the paths of its facts made absolute."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    title: str
-    about: str = ""
-    licence: str = ""
-    phases: tuple[Phase, ...] = Field(min_length=1)
-    data_mix: Path | None = None
-    published_scores: Path | None = None
-    training_log: Path | None = None
-    """Folder with run.json and log.jsonl, for a suite that our trainer made."""
-    cache_dir: Path | None = None
-    """The Hub cache that holds the checkpoints; None is the user's own Hugging Face cache."""
-    local_hub: Path | None = None
-    """Folder of repositories that the local Hub serves for this suite; None is the real Hub."""
-
-    def select(self, spec: str) -> list[Phase]:
-        """The phases named by a list such as ``5,10-15,annealing`` (numbers, ranges, stages).
-
-        Raises UsageError for anything that is not a phase or a stage of this suite.
-        """
-        known = {phase.phase: phase for phase in self.phases}
-        stages = list(dict.fromkeys(phase.stage for phase in self.phases if phase.stage))
-        chosen: set[int] = set()
-        for part in filter(None, (p.strip() for p in spec.split(","))):
-            first, dash, last = part.partition("-")
-            if part == "all":
-                chosen |= known.keys()
-            elif part in stages:
-                chosen |= {phase.phase for phase in self.phases if phase.stage == part}
-            elif first.isdecimal() and (last.isdecimal() if dash else not last):
-                low, high = int(first), int(last or first)
-                missing = [n for n in (low, high) if n not in known]
-                if missing or low > high:
-                    raise UsageError(
-                        f"Suite {self.name} has no phase {part}: its phases are "
-                        f"{min(known)}-{max(known)}."
-                    )
-                chosen |= {n for n in known if low <= n <= high}
-            else:
-                raise UsageError(
-                    f"{part!r} is no phase of suite {self.name}: give numbers "
-                    f"({min(known)}-{max(known)}), ranges such as 5-10, 'all', or a stage "
-                    f"({', '.join(stages)})."
-                )
-        if not chosen:
-            raise UsageError("No phase was named: give for example --phases 1-27.")
-        return [known[n] for n in sorted(chosen)]
-
-
-_PATHS = ("data_mix", "published_scores", "training_log", "cache_dir", "local_hub")
+    A suite whose revisions are found on the Hub is listed the first time. Raises UsageError when
+    there is no such suite, WorkbenchError for a file that is wrong, HubError when it cannot be
+    listed.
+    """
+    definition = find_definition(name, home)
+    return listed_suite(definition, home) if definition.found else definition.suite()
 
 
 def load_suite_file(path: Path) -> Suite:
-    """Read and validate one suite TOML. Paths in it are relative to the file.
-
-    Raises WorkbenchError that names the file, and the field or line that is wrong.
-    """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WorkbenchError(f"{path} is not valid TOML: {error}.") from None
-    overrides = raw.pop("overrides", {})
-    for field in ("phases", *_PATHS):
-        if not isinstance(raw.get(field, ""), str):
-            raise WorkbenchError(f"{path}: field {field}: a path is wanted, not {raw[field]!r}.")
-    raw |= {field: path.parent / raw[field] for field in _PATHS if field in raw}
-    if raw.get("name", path.stem) != path.stem:
-        raise WorkbenchError(f"{path}: field name: it has to be that of the file, {path.stem}.")
-    try:
-        raw["phases"] = _read_phases(path.parent / raw.get("phases", ""), overrides)
-        unknown = overrides.keys() - {str(phase.phase) for phase in raw["phases"]}
-        if unknown:
-            raise WorkbenchError(f"{path}: field overrides.{min(unknown)}: there is no such phase.")
-        return Suite.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise WorkbenchError(f"{path}: field {where}: {first['msg']}.") from None
-    except OSError as error:
-        raise WorkbenchError(f"{path}: field phases: cannot read {error.filename}.") from None
+    """Read and validate one suite TOML that names its phases. Paths in it are relative to it."""
+    return _only(path).suite()
 
 
-def _read_phases(path: Path, overrides: dict[str, dict[str, Any]]) -> list[Phase]:
-    phases: list[Phase] = []
-    seen: float | None = 0.0
-    with path.open(encoding="utf-8", newline="") as lines:
-        reader = csv.DictReader(lines, restkey="more columns than the header")
-        for row in reader:
-            changes = overrides.get(row.get("phase", ""), {})
-            try:
-                phase = Phase.model_validate(row | {"overrides": changes})
-            except ValidationError as error:
-                first = error.errors()[0]
-                field = ".".join(str(part) for part in first["loc"])
-                raise WorkbenchError(
-                    f"{path}, line {reader.line_num}: field {field}: {first['msg']}."
-                ) from None
-            if phases and phase.phase <= phases[-1].phase:
-                raise WorkbenchError(
-                    f"{path}, line {reader.line_num}: field phase: {phase.phase} comes after "
-                    f"{phases[-1].phase}; phases stand in order, each once."
-                )
-            seen = None if seen is None or phase.tokens_b is None else seen + phase.tokens_b
-            rounded = None if seen is None else round(seen, 6)
-            phases.append(phase.model_copy(update={"tokens_seen_b": rounded}))
-    return phases
+def find_definition(name: str, home: Home) -> Definition:
+    """What defines the suite of that name or path; raises as ``load_suite`` does."""
+    if name.endswith(".toml") or "/" in name:
+        return _at_path(Path(name).expanduser(), home)
+    known = {definition.name: definition for definition in _all_in(CATALOGUE)}
+    own = home.suites / f"{name}.toml"
+    if own.is_file():
+        definition = _only(own)
+        if definition.name in known:
+            raise _clash(definition, known[definition.name])
+        return definition
+    if name not in known:
+        known |= {definition.name: definition for definition in _all_in(home.suites)}
+    if name not in known:
+        near = get_close_matches(name, known, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "`workbench suites` lists them."
+        demo = "" if "demo" in known else " `workbench demo` makes demo."
+        raise UsageError(f"There is no suite named {name!r}: {hint}{demo}")
+    return known[name]
 
 
-def suite_files(home: Home) -> dict[str, Path]:
-    """Every suite's TOML by name: the catalogue's, then the user's own."""
-    folders: Iterable[Path] = (CATALOGUE, home.suites)
-    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.toml"))}
+def _at_path(path: Path, home: Home) -> Definition:
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}: give the path of a suite's TOML, or a name.")
+    definition = _only(path.absolute())
+    for folder in (CATALOGUE, home.suites):
+        for other in _all_in(folder):
+            if other.name == definition.name and not other.toml.path.samefile(path):
+                raise _clash(definition, other)
+    return definition
 
 
-def load_suite(name: str, home: Home) -> Suite:
-    """The suite of that name; raises UsageError with the names that exist."""
-    files = suite_files(home)
-    if name not in files:
+def read_all(home: Home) -> list[Definition]:
+    """Every suite: those of the catalogue, then the user's own. Raises WorkbenchError."""
+    known: dict[str, Definition] = {}
+    for folder in (CATALOGUE, home.suites):
+        for definition in _all_in(folder):
+            if known.setdefault(definition.name, definition) is not definition:
+                raise _clash(definition, known[definition.name])
+    return list(known.values())
+
+
+def _all_in(folder: Path) -> Iterator[Definition]:
+    for path in sorted(folder.glob("*.toml")):
+        yield from read_definitions(path)
+
+
+def _only(path: Path) -> Definition:
+    first, *more = read_definitions(path)
+    if more:
         raise UsageError(
-            f"There is no suite named {name!r}: `workbench suites` lists "
-            f"{', '.join(sorted(files))}"
-            + ("" if "demo" in files else "; `workbench demo` makes demo")
-            + "."
+            f"{path} defines {1 + len(more)} suites: put it into WORKBENCH_HOME/suites and name "
+            f"one of them, such as {first.name}."
         )
-    return load_suite_file(files[name])
+    return first
+
+
+def _clash(definition: Definition, other: Definition) -> WorkbenchError:
+    what = f"{other.toml.path} defines a suite {definition.name} as well: rename one of the two"
+    return definition.toml.wrong(("name",), what)

@@ -3,10 +3,11 @@
 import hashlib
 import http.client
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pytest
 from huggingface_hub import HfApi, HfFileSystem, snapshot_download
@@ -17,7 +18,8 @@ from huggingface_hub.errors import (
 )
 
 from tests.workbench.hub.conftest import REPO_ID
-from workbench.hub.server import LFS_SIZE, LocalHub
+from workbench.hub.repository import LFS_SIZE
+from workbench.hub.server import LocalHub
 
 WEIGHTS = "model.safetensors"
 
@@ -176,6 +178,7 @@ def test_what_is_absent_is_named_as_the_hub_names_it(hub: LocalHub) -> None:
         "/%2e%2e/hub2/resolve/main/secret.txt",
         "/./owner/resolve/main/Model-Phase1%2Fconfig.json",
         "/owner/%00/resolve/main/secret.txt",
+        "/api/models/owner/Model-Phase1@step1000",
         "/api/models/%2e%2e/hub2",
         "/secret.txt",
         "/",
@@ -247,3 +250,66 @@ def test_leaving_the_hub_ends_kept_connections(repository: Path, tmp_path: Path)
     with pytest.raises((ConnectionError, http.client.HTTPException)):
         ask(connection, "GET", f"/api/models/{REPO_ID}")
     connection.close()
+
+
+@pytest.fixture
+def branches(repository: Path) -> dict[str, Path]:
+    """Two further branches of the repository: one with a slash in its name, one trained less."""
+    folders = {"main": repository}
+    for name, text in (("step1000", "less"), ("feature/step2", "more")):
+        folders[name] = repository.parent / f"{repository.name}@{quote(name, safe='')}"
+        shutil.copytree(repository, folders[name])
+        (folders[name] / "config.json").write_text(text)
+    return folders
+
+
+def test_refs_name_branches_and_their_commits(hub: LocalHub, branches: dict[str, Path]) -> None:
+    api = HfApi(endpoint=hub.endpoint)
+    refs = api.list_repo_refs(REPO_ID, include_pull_requests=True)
+    assert [ref.name for ref in refs.branches] == ["main", "feature/step2", "step1000"]
+    assert [ref.ref for ref in refs.branches][1] == "refs/heads/feature/step2"
+    assert (refs.tags, refs.converts, refs.pull_requests) == ([], [], [])
+    commits = {ref.name: ref.target_commit for ref in refs.branches}
+    assert len(set(commits.values())) == 3
+    for name, commit in commits.items():
+        assert api.model_info(REPO_ID, revision=name).sha == commit
+        assert api.model_info(REPO_ID, revision=commit).sha == commit
+    with pytest.raises(RepositoryNotFoundError):
+        api.list_repo_refs("owner/none")
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info(REPO_ID, revision="step2000")
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info(REPO_ID, revision="f" * 40)
+
+
+def test_the_same_file_has_one_address_in_all_branches(
+    hub: LocalHub, branches: dict[str, Path]
+) -> None:
+    api = HfApi(endpoint=hub.endpoint)
+    listed = [{f.path: f for f in api.list_repo_tree(REPO_ID, revision=name)} for name in branches]
+    assert len({files[WEIGHTS].lfs.sha256 for files in listed}) == 1
+    assert len({files["config.json"].blob_id for files in listed}) == 3
+
+
+@pytest.mark.parametrize("name", ["main", "step1000", "feature/step2"])
+def test_a_branch_is_fetched_by_name_and_by_commit(
+    hub: LocalHub, branches: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    commit = HfApi(endpoint=hub.endpoint).model_info(REPO_ID, revision=name).sha
+    for revision in (name, commit):
+        fetched = snapshot_download(
+            REPO_ID, revision=revision, endpoint=hub.endpoint, cache_dir=tmp_path / "other"
+        )
+        there = (Path(fetched) / "config.json").read_text()
+        assert there == (branches[name] / "config.json").read_text()
+    refs = tmp_path / "other" / f"models--{REPO_ID.replace('/', '--')}" / "refs"
+    assert (refs / name).read_text() == commit
+
+
+def test_a_repository_may_have_branches_alone(hub: LocalHub, branches: dict[str, Path]) -> None:
+    shutil.rmtree(branches["main"])
+    api = HfApi(endpoint=hub.endpoint)
+    assert [r.name for r in api.list_repo_refs(REPO_ID).branches] == ["feature/step2", "step1000"]
+    with pytest.raises(RevisionNotFoundError):
+        api.model_info(REPO_ID)
+    assert api.file_exists(REPO_ID, WEIGHTS, revision="step1000")
