@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from workbench.errors import UsageError
 from workbench.hub.cache import find_snapshot
+from workbench.hub.failures import phase_name
 from workbench.settings import Home
 from workbench.suites import Phase, Suite, load_suite
 
@@ -41,7 +42,7 @@ def convert_phase(
             f"{spec!r} names {len(chosen)} phases of suite {suite.name}: convert one at a time."
         )
     (phase,) = chosen
-    name = f"{phase.label.capitalize()} of suite {suite.name}"
+    name = phase_name(suite, phase)
     folder = _folder_of(suite, phase, name)
 
     import torch

@@ -36,7 +36,7 @@ def plan_suite(
     rows: list[dict[str, Any]] = []
     blobs: dict[Path, tuple[int, int]] = {}
     for phase, plan in _plans(suite, chosen, with_optimizer):
-        row: dict[str, Any] = {"phase": phase.phase, "repo_id": phase.repo_id or ""}
+        row = _named(phase)
         if isinstance(plan, PullPlan):
             blobs |= _sizes(plan)
             rows.append(row | _planned(plan))
@@ -53,6 +53,10 @@ def plan_suite(
         "free_bytes": shutil.disk_usage(there).free,
         "cache": str(cache.resolve()),
     }
+
+
+def _named(phase: Phase) -> dict[str, Any]:
+    return {"phase": phase.phase, "label": phase.label, "repo_id": phase.repo_id or ""}
 
 
 def _plans(
@@ -123,7 +127,7 @@ def pull_suite(
     rows: list[dict[str, Any]] = []
     with hub_of(suite) as endpoint:
         for phase in chosen:
-            row = {"phase": phase.phase, "repo_id": phase.repo_id or ""}
+            row = _named(phase)
             try:
                 found = _pull(suite, phase, endpoint, with_optimizer, partial(on_bytes, phase))
                 if found is not None and found.commit_sha:

@@ -76,7 +76,8 @@ def pull(
             max_disk=budget,
             on_bytes=fetched,
         )
-    shown = ("phase", "repo_id", "status", "mb", "commit")  # messages of failures stand below
+    # Messages of failures stand below the table.
+    shown = ("phase", "label", "repo_id", "status", "mb", "commit")
     print_rows(rows if as_json else [{k: row[k] for k in shown} for row in rows], as_json=as_json)
     failed = [row for row in rows if row["status"] == "failed"]
     for row in failed:
@@ -106,11 +107,11 @@ def _show_plan(
     if as_json:
         print_json(plan)
     else:
-        shown = {"phase": "phase", "repo_id": "repo_id", "status": "status", "files": "files"}
+        shown = ("phase", "label", "repo_id", "status", "files")
         sizes = {"bytes": "size", "fetch_bytes": "to fetch"}
         print_rows(
             [
-                {title: row[key] for key, title in shown.items()}
+                {key: row[key] for key in shown}
                 | {title: row[key] and decimal(row[key]) for key, title in sizes.items()}
                 for row in plan["phases"]
             ],

@@ -18,7 +18,7 @@ class HubError(WorkbenchError):
 
 
 def phase_name(suite: Suite, phase: Phase) -> str:
-    return f"{phase.label.capitalize()} of suite {suite.name}"
+    return f"{phase.label[:1].upper()}{phase.label[1:]} of suite {suite.name}"
 
 
 def elsewhere(suite: Suite) -> str:

@@ -257,13 +257,14 @@ def register(store: Store, probes: Sequence[type[Probe]]) -> None:
 def coverage(name: str, home: Home) -> list[dict[str, Any]]:
     """The matrix of phases and probes, one row per phase."""
     suite = load_suite(name, home)
-    found = queries.coverage(Store(home.store), name)
+    found = queries.coverage(Store(home.store), suite.name)
     status = {(r["phase"], r["probe"]): r["status"] for r in found.to_dict("records")}
     return [
         {"phase": phase.phase, "stage": phase.stage}
         | {
             probe: status.get(
-                (phase.phase, probe), "missing" if phase.repo_id is not None else "absent"
+                (phase.phase, probe),
+                "missing" if phase.repo_id or phase.folder else "absent",
             )
             for probe in installed_probe_ids()
         }
@@ -273,8 +274,8 @@ def coverage(name: str, home: Home) -> list[dict[str, Any]]:
 
 def failed_runs(name: str, home: Home) -> list[dict[str, Any]]:
     """The newest failed run of every phase and probe that has not succeeded since."""
-    load_suite(name, home)
-    failures = queries.failures(Store(home.store), name).to_dict("records")
+    suite = load_suite(name, home)
+    failures = queries.failures(Store(home.store), suite.name).to_dict("records")
     return [{str(column): value for column, value in row.items()} for row in failures]
 
 

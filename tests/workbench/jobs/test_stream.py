@@ -259,11 +259,11 @@ def test_killed_again_and_again_it_goes_on_and_leaves_what_was_there(home, check
 
 
 def test_what_the_user_pulls_meanwhile_stays(home, checkpoint_bytes):
-    def pull(phase, done, total):
-        if phase.phase == 2 and done == total:  # of the stream, a moment before it is linked
+    def pull(outcome):
+        if outcome.job.phase.phase == 2:  # brought by the stream, and still on disk
             pull_suite("small", "2", home)
 
-    assert not probe_suite(asked(), home, on_bytes=pull).failed
+    assert not probe_suite(asked(), home, on_end=pull).failed
     suite = load_suite("small", home)
     assert [p.phase for p in suite.phases if find_snapshot(suite, p)] == [2]
 
