@@ -1,7 +1,9 @@
 """Write docs/cli.md, docs/metrics.md and docs/schema.md from the code: ``make docs``."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import typer.main
 from typer.core import TyperGroup
@@ -9,6 +11,15 @@ from typer.core import TyperGroup
 from analysis_db.docs import schema_markdown
 from probes.base import installed_probes
 from workbench import cli
+
+
+def commands(group: TyperGroup, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(name, command) of every command, those of groups such as ``import`` one by one."""
+    for name, command in group.commands.items():
+        if isinstance(command, TyperGroup):
+            yield from commands(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
 
 
 def cli_markdown() -> str:
@@ -22,7 +33,7 @@ def cli_markdown() -> str:
         "`workbench --debug COMMAND` adds the traceback. `WORKBENCH_HOME` (default "
         "`./workbench-data`) holds the store, the runs and the suites made here.",
     ]
-    for name, command in group.commands.items():
+    for name, command in commands(group):
         lines += ["", f"## workbench {name}", "", command.help or ""]
         lines += ["", "| argument or option | default | |", "|---|---|---|"]
         for param in command.params:
