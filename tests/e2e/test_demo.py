@@ -11,6 +11,7 @@ import re
 import pytest
 
 from analysis_db import Store
+from analysis_db.export import rebuild
 from tests.app.browser import PAGES, chromium, dashboard, visit
 from tests.e2e.command import workbench
 from workbench.settings import Home
@@ -194,3 +195,51 @@ def test_every_page_shows_the_demo(demo_home):
             text = visit(browser, address, path)
             if path not in ("sql", "data-mix"):
                 assert "Phase 26: not published" in text
+
+
+def test_the_published_traps_are_found_and_nothing_else(demo_home):
+    audited = workbench("audit", "demo", "--json", home=demo_home, expect=1)
+    findings = json.loads(audited.stdout)["findings"]
+    errors = [row for row in findings if row["severity"] == "error"]
+    assert {(row["phase"], row["check"]) for row in errors} == {(25, "config-value")}
+    corrected = [row for row in findings if "corrected by the catalogue" in row["message"]]
+    assert {row["phase"] for row in corrected} == {25}
+    assert [row["phase"] for row in findings if row["check"] == "not-published"] == [26]
+
+
+def test_a_dry_run_has_nothing_left_to_fetch(demo_home):
+    plan = json.loads(workbench("pull", "demo", "--dry-run", "--json", home=demo_home).stdout)
+    assert plan["fetch_bytes"] == 0
+    assert plan["peak_disk_bytes"] == plan["cached_bytes"] > 26 * 2e6
+    states = [row["phase"] for row in plan["phases"] if row["status"] == "absent"]
+    assert states == [26]
+
+
+def test_what_is_measured_on_disk_is_measured_remotely_and_in_a_stream(demo_home):
+    for way in ("--remote", "--stream"):
+        words = ("probe", "demo", "--probes", "weights", "--phases", "20-27", way, "--json")
+        assert json.loads(workbench(*words, home=demo_home).stdout) == []
+
+
+def test_a_phase_is_folded_and_loads_without_this_package(demo_home, tmp_path):
+    out = tmp_path / "llama"
+    workbench("convert", "25", str(out), "--to", "llama", "--suite", "demo", home=demo_home)
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model_type"], config["max_position_embeddings"]) == ("llama", 128)
+    assert (out / "model.safetensors").exists()
+
+
+def test_the_store_exported_and_made_again_is_equal(demo_home, store, tmp_path):
+    workbench("export", "--all", str(tmp_path / "all"), home=demo_home)
+    again = Store(tmp_path / "again.duckdb")
+    rebuild(again, tmp_path / "all")
+    for view in ("phase_metrics", "runs", "training_steps", "findings"):
+        sql = f"FROM {view} ORDER BY ALL"
+        assert again.table(sql).equals(store.table(sql)), view
+
+
+def test_spikes_of_the_demo_run_are_kept(demo_home, store):
+    workbench("spikes", "demo", home=demo_home)
+    scores = rows(store, "SELECT metric, n FROM spike_scores WHERE run = 'demo'")
+    assert {row["metric"] for row in scores} == {"loss", "grad_norm"}
+    assert {row["n"] for row in scores} == {972}
