@@ -96,6 +96,23 @@ def failures(store: Store, suite: str) -> pd.DataFrame:
     )
 
 
+def audits(store: Store, suite: str) -> pd.DataFrame:
+    """The newest audit of each phase that was ever audited: the columns of ``audits``."""
+    return store.frame("SELECT * FROM audits WHERE suite = $suite ORDER BY phase", {"suite": suite})
+
+
+def findings(store: Store, suite: str) -> pd.DataFrame:
+    """What the newest audits found, errors first: phase, severity, check_id, message, evidence."""
+    return store.frame(
+        """
+        SELECT phase, severity, check_id, message, evidence
+        FROM findings WHERE suite = $suite
+        ORDER BY list_position(['error', 'warning', 'note'], severity), phase, check_id
+        """,
+        {"suite": suite},
+    )
+
+
 def metric_menu(store: Store, suite: str, probe: str) -> pd.DataFrame:
     """What a probe has measured of a suite, with its definition.
 

@@ -1,5 +1,7 @@
 """The phases of a suite on a time line, and what is measured of them."""
 
+from collections.abc import Iterable
+from textwrap import wrap
 from typing import Any
 
 import pandas as pd
@@ -18,11 +20,24 @@ STATUSES = {
 """Status -> (sign, fill, ink, meaning): told apart by sign and words, not by colour alone."""
 
 
-def time_line(phases: pd.DataFrame, kind: AxisKind, *, title: str, subtitle: str) -> go.Figure:
+FINDINGS = {"error": ("✗", "#D55E00", 16), "warning": ("!", "#8A5A00", 14)}
+"""Severity of an audit's finding -> (sign, ink, size); a note leaves no mark."""
+
+
+def time_line(
+    phases: pd.DataFrame,
+    kind: AxisKind,
+    *,
+    title: str,
+    subtitle: str,
+    findings: pd.DataFrame | None = None,
+) -> go.Figure:
     """Each phase as a bar from the end of the one before to its own end, in the stage's colour.
 
     ``phases`` has the columns phase, label, stage, repo_id, step, tokens_b, context_length, form.
-    Phases without a repository are hatched. Phases whose end is unknown have no bar.
+    Phases without a repository are hatched. Phases whose end is unknown have no bar. ``findings``
+    (phase, severity, message) puts the sign of the worst one under a phase that has an error or
+    a warning.
     """
     axis = phase_axis(phases, kind)
     spans = _spans(axis)
@@ -36,7 +51,8 @@ def time_line(phases: pd.DataFrame, kind: AxisKind, *, title: str, subtitle: str
             go.Bar(
                 base=[left for left, _ in ends],
                 x=[right - left for left, right in ends],
-                y=["phases"] * len(chosen),
+                y=[0.0] * len(chosen),
+                width=0.9,
                 orientation="h",
                 name=stage_name(stage),
                 showlegend=False,
@@ -61,9 +77,12 @@ def time_line(phases: pd.DataFrame, kind: AxisKind, *, title: str, subtitle: str
                 hovertemplate="%{hovertext}<extra></extra>",
             )
         )
+    marked = findings is not None and _mark(fig, axis, spans, findings)
     known = [span for span in spans if span is not None]
-    fig.update_layout(bargap=0.1, barmode="overlay")
-    fig.update_yaxes(showticklabels=False, showgrid=False, ticks="")
+    fig.update_layout(barmode="overlay", height=240 if marked else 210)
+    fig.update_yaxes(
+        showticklabels=False, showgrid=False, ticks="", range=[-1.0 if marked else -0.5, 0.5]
+    )
     fig.update_xaxes(
         title={"text": "phase" if kind == "phase" else axis.title, "standoff": 8},
         range=[min(left for left, _ in known), max(right for _, right in known)],
@@ -73,6 +92,53 @@ def time_line(phases: pd.DataFrame, kind: AxisKind, *, title: str, subtitle: str
         fig.update_xaxes(showticklabels=False, ticks="")
     draw_stages(fig, _stage_spans(axis, spans), tint=False)
     return fig
+
+
+def _mark(
+    fig: go.Figure,
+    axis: PhaseAxis,
+    spans: list[tuple[float, float] | None],
+    findings: pd.DataFrame,
+) -> bool:
+    """Signs in a row under the bars, the sentences in their hover texts; whether there are any."""
+    marked = findings[findings["severity"].isin(list(FINDINGS))]
+    worst = {p: s for s in reversed(FINDINGS) for p in marked.loc[marked["severity"] == s, "phase"]}
+    hover = dict(zip(axis.phases, axis.hover(), strict=True))
+    for severity, (sign, ink, size) in FINDINGS.items():
+        at = {
+            phase: sum(span) / 2
+            for phase, span in zip(axis.phases, spans, strict=True)
+            if span is not None and worst.get(phase) == severity
+        }
+        if not at:
+            continue
+        fig.add_trace(
+            go.Scatter(
+                x=list(at.values()),
+                y=[-0.73] * len(at),
+                mode="text",
+                name=f"audit: {severity}",
+                text=[f"<b>{sign}</b>"] * len(at),
+                textfont={"color": ink, "size": size},
+                hovertext=[
+                    "<br>".join(
+                        [hover[phase], *_sentences(marked.loc[marked["phase"] == phase, "message"])]
+                    )
+                    for phase in at
+                ],
+                hovertemplate="%{hovertext}<extra></extra>",
+                showlegend=False,
+            )
+        )
+    return bool(worst)
+
+
+def _sentences(messages: Iterable[str], shown: int = 3) -> list[str]:
+    """The first few, in lines that a hover text has room for."""
+    every = list(messages)
+    lines = [line for message in every[:shown] for line in wrap(message, 70)]
+    more = len(every) - shown
+    return lines + ([f"and {more} more, in the table below"] if more > 0 else [])
 
 
 def _spans(axis: PhaseAxis) -> list[tuple[float, float] | None]:

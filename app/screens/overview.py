@@ -3,12 +3,16 @@
 import pandas as pd
 import streamlit as st
 
-from app.components import chart, explain_gaps, heading, phases, pick_axis, table
+from app.components import chart, download_csv, explain_gaps, heading, phases, pick_axis, table
 from app.data import load, suite, totals
 from app.figures.axis import phase_axis, token_unit
 from app.figures.timeline import coverage_matrix, time_line
 from app.figures.training import training_curves
 from app.frames import rows_of
+
+SEVERITIES = ("error", "warning", "note")
+SENTENCES = 12
+"""Different findings that the page shows; the CSV holds all."""
 
 
 def facts(name: str, table_of_phases: pd.DataFrame, coverage: pd.DataFrame) -> None:
@@ -38,6 +42,34 @@ def facts(name: str, table_of_phases: pd.DataFrame, coverage: pd.DataFrame) -> N
         border=True,
         help=f"From {numbers['runs']:,} runs that took {numbers['seconds']:,.0f} s in all.",
     )
+
+
+def audited(name: str, findings: pd.DataFrame) -> None:
+    """What the newest audits found, worst first; or how to have the checkpoints audited."""
+    audits = load("audits", name)
+    if audits.empty:
+        st.caption(
+            "The published checkpoints were never audited (missing or truncated files, phases that "
+            f"serve the same weights, configs that are wrong): `workbench audit {name}` does it "
+            "without downloading weights."
+        )
+        return
+    counts = findings["severity"].value_counts()
+    told = [f"{counts[s]} {s}{'s' if counts[s] > 1 else ''}" for s in SEVERITIES if s in counts]
+    st.markdown(
+        f"**Audit of phases {phases(audits['phase'].tolist())}** "
+        f"({audits['audited_at'].max():%Y-%m-%d %H:%M} UTC): {', '.join(told) or 'nothing found'}."
+    )
+    if findings.empty:
+        return
+    same = findings.groupby(["severity", "check_id", "message"], sort=False)["phase"]
+    rows = same.agg(lambda of: phases(of.tolist())).reset_index()
+    rows.columns = ["severity", "check", "finding", "phase"]
+    st.table(rows[["phase", "severity", "check", "finding"]].head(SENTENCES).set_index("phase"))
+    if len(rows) > SENTENCES:
+        st.caption(f"And {len(rows) - SENTENCES} more sentences, all in the CSV.")
+    with st.container(horizontal=True, horizontal_alignment="right"):
+        download_csv(findings, f"{name}-findings")
 
 
 def next_steps(name: str, table_of_phases: pd.DataFrame, coverage: pd.DataFrame) -> None:
@@ -111,13 +143,19 @@ def page() -> None:
     heading(str(about["title"] or name), f"{about['about'] or ''}{licence}")
     facts(name, table_of_phases, coverage)
     kind = pick_axis(table_of_phases, "overview_x")
+    findings = load("findings", name)
+    signs = "; below: ✗ the audit found an error, ! a warning"
+    marked = findings["severity"].isin(["error", "warning"]).any()
     fig = time_line(
         table_of_phases,
         kind,
         title="Time line of the training",
-        subtitle="one block per phase; hatched: its checkpoint is not published",
+        subtitle="one block per phase; hatched: its checkpoint is not published"
+        + (signs if marked else ""),
+        findings=findings,
     )
     chart(fig, table_of_phases, f"{name}-phases", "Time line of the phases with their stages.")
+    audited(name, findings)
     status = {
         int(p): "absent" for p in table_of_phases.loc[table_of_phases["repo_id"].isna(), "phase"]
     }

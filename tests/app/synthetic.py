@@ -1,7 +1,8 @@
 """A store without any model: 27 phases as in the published suite, with every kind of gap.
 
-Suite ``small`` has phase 26 absent, phase 12 not measured, a failed loss run at phase 9 and an
-unknown step at phase 14; suite ``bare`` has two phases and nothing else.
+Suite ``small`` has phase 26 absent, phase 12 not measured, a failed loss run at phase 9, an unknown
+step at phase 14, and an audit that found phases 1 and 2 the same; suite ``bare`` has two phases and
+nothing else.
 """
 
 import json
@@ -75,7 +76,26 @@ def build(folder: Path) -> Store:
             failed = probe == "loss" and phase == FAILED
             store.write_run(_run(phase, probe, failed), {} if failed else found)
     _import_facts(store, folder)
+    _audit(store)
     return store
+
+
+def _audit(store: Store) -> None:
+    audits = [
+        {"phase": p, "repo_id": f"small/phase-{p}", "revision": "main", "commit_sha": "0" * 40,
+         "bytes_read": 1000}
+        for p in (1, 2, 3, 5)
+    ]  # fmt: skip
+    same = "Phases 1-2 have the same weights."
+    findings = [
+        {"phase": p, "severity": severity, "check_id": check, "message": said, "evidence": "{}"}
+        for p, severity, check, said in (
+            (1, "error", "identical-weights", same),
+            (2, "error", "identical-weights", same),
+            (5, "note", "tied-stored-twice", "Stored twice."),
+        )
+    ]
+    store.put_audits(SUITE, audits, findings, audited_at=datetime(2026, 11, 24, 12, tzinfo=UTC))
 
 
 def _phase(phase: int) -> dict[str, object]:

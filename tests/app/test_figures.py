@@ -170,6 +170,29 @@ def test_time_line_leaves_out_what_has_no_known_end(phases):
     assert sorted(set(ALL) - set(drawn)) == [14, 15]
 
 
+def test_time_line_marks_what_the_audit_found(phases):
+    findings = pd.DataFrame(
+        [
+            (3, "error", "The weights are those of phase 5."),
+            (3, "warning", "Another tokenizer."),
+            (7, "warning", "Another tokenizer."),
+            (8, "note", "Stored twice."),
+            (14, "error", "It has no step, so no place."),
+        ],
+        columns=["phase", "severity", "message"],
+    )
+    bare = time_line(phases, "step", title="", subtitle="")
+    fig = time_line(phases, "step", title="", subtitle="", findings=findings)
+    error, warning = fig.data[len(bare.data) :]
+    assert (error.name, list(error.x)) == ("audit: error", [250.0])
+    assert (warning.name, list(warning.x)) == ("audit: warning", [650.0])
+    assert error.text != warning.text  # told apart by more than colour
+    assert "The weights are those of phase 5.<br>Another tokenizer." in error.hovertext[0]
+    unmarked = time_line(phases, "step", title="", subtitle="", findings=findings.iloc[3:4])
+    assert len(unmarked.data) == len(bare.data)
+    assert unmarked.layout.height == bare.layout.height
+
+
 def test_coverage_signs_differ_by_more_than_colour(axis):
     statuses = ["measured", "failed", "missing", "absent"]
     coverage = pd.DataFrame({"phase": [1, 2, 3, 26], "probe": "loss", "status": statuses})

@@ -72,6 +72,20 @@ def test_overview_says_what_to_do_next(full):
     assert "ValueError: the tokenizer has no start token" in commands
 
 
+def test_overview_says_what_the_audit_found(full):
+    app = open_page("overview.py")
+    assert "**Audit of phases 1-3,5** (2026-11-24 12:00 UTC): 2 errors, 1 note." in said(app)
+    table = app.table[0].value
+    assert table.index.tolist() == ["1-2", "5"]
+    assert table["finding"].tolist() == ["Phases 1-2 have the same weights.", "Stored twice."]
+
+
+def test_suite_that_was_never_audited_names_the_command(full):
+    app = open_page("overview.py", "bare")
+    assert "`workbench audit bare`" in said(app)
+    assert not app.table
+
+
 @pytest.mark.parametrize(
     "script", ["overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py"]
 )

@@ -39,7 +39,7 @@ def _options(
 
 
 # Importing a command file adds its commands, in the order in which --help lists them.
-from workbench.cli import demo, suites, pull, convert, probe, sql, export, spikes, dashboard, doctor  # noqa: E402, F401, I001
+from workbench.cli import demo, suites, audit, pull, convert, probe, sql, export, spikes, dashboard, doctor  # noqa: E402, F401, I001
 
 
 def main() -> None:

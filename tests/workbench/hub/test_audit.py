@@ -22,7 +22,7 @@ from tests.workbench.hub.audited import (
     write_home,
 )
 from tests.workbench.hub.relay import Answer, Asked, Relay
-from workbench.hub import transfer
+from workbench.hub import headers, transfer
 from workbench.hub.audit import Audit, Finding, audit_phases, gather
 from workbench.hub.endpoint import hub_of
 from workbench.hub.failures import HubError
@@ -70,8 +70,6 @@ def test_sound_suite_has_notes_alone(home: Path) -> None:
         (5, "not-published"),
         (6, "config-change"),
     }
-    weights = sum(p.stat().st_size for p in home.rglob("*.safetensors"))
-    assert 0 < sum(facts.moved for facts in found.facts) < weights
 
 
 Plant = Callable[[Path], object]
@@ -196,7 +194,8 @@ TRAPS = {
         lambda home: shutil.copy(
             repo(home, 3) / SHARDS[0], repo(home, 3) / "model-00003-of-00002.safetensors"
         ),
-        [(3, "error", "index-mismatch"), (3, "warning", "unnamed-shard")],
+        [(3, "warning", "unnamed-shard")],
+        "model-00003-of-00002.safetensors is there",
     ),
     "tensor that its shard does not hold": Trap(
         index(3, lambda names: names.update({NORM: SHARDS[0], "a.weight": SHARDS[1]})),
@@ -267,6 +266,11 @@ TRAPS = {
         [(1, "error", "config-value")],
         "model_type secretlm",
         notes=((1, "unknown-architecture"),),
+    ),
+    "config that would have code and kernels fetched": Trap(
+        config(1, auto_map={"AutoConfig": "evil.Config"}, _attn_implementation="hub/kernel"),
+        [],
+        notes=((2, "config-change"),),
     ),
     "config that makes no model": Trap(
         config(1, embedding_ln=True), [(1, "error", "broken-config")], "embedding_ln"
@@ -402,7 +406,10 @@ def test_large_embeddings_are_compared_in_samples(
 ) -> None:
     monkeypatch.setattr(gather, "WHOLE", 1000)
     monkeypatch.setattr(gather, "BLOCK", 100)
-    (note,) = [f for f in audit(home).findings if f.phase == 1]
+    found = audit(home)
+    (note,) = [f for f in found.findings if f.phase == 1]
+    config = (repo(home, 1) / "config.json").stat().st_size
+    assert found.facts[0].moved == config + headers.GUESS + 2 * 16 * 100
     assert "equal (in 16 samples of 100 bytes, 0.83 % of the bytes)" in note.message
     head = torch.zeros(1000, 48)
     edit_tensors(repo(home, 1), **{HEAD: head})
@@ -492,20 +499,21 @@ def test_file_that_is_listed_and_not_there(home: Path, relay: Relay) -> None:
     assert serious(found) == [(1, "error", "missing-file")]
 
 
+@pytest.mark.parametrize("part", ["/api/models/org/Phase3/", "/org/Phase3/resolve/"])
 def test_phase_that_cannot_be_reached_stops_no_other(
-    home: Path, relay: Relay, monkeypatch: pytest.MonkeyPatch
+    home: Path, relay: Relay, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     monkeypatch.setattr(transfer, "WAITS", (0.01, 0.01))
 
     def rule(asked: Asked, answer: Answer) -> Answer:
-        return Answer(503) if "Phase3" in asked.path else answer
+        return Answer(503) if asked.path.startswith(part) else answer
 
     relay.rule = rule
     suite = load_suite("small", Home(home))
     found = audit_phases(suite, suite.phases, relay.endpoint)
     assert serious(found) == [(3, "error", "unreachable")]
     assert [facts.phase.phase for facts in found.reached] == [1, 2, 4, 5, 6]
-    with pytest.raises(HubError, match="could not be asked about org/Phase3"):
+    with pytest.raises(HubError, match="Phase3"):
         audit_phases(suite, suite.select("3"), relay.endpoint)
 
 
@@ -521,7 +529,7 @@ def test_busy_hub_is_asked_again(home: Path, relay: Relay) -> None:
     relay.rule = rule
     suite = load_suite("small", Home(home))
     assert serious(audit_phases(suite, suite.phases, relay.endpoint)) == []
-    assert len(relay.asked) == 2 * len(refused)
+    assert {asked.path for asked in relay.asked} == refused
 
 
 def test_progress_ends_at_its_total(home: Path) -> None:
