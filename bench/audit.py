@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from workbench.audits import spans
 from workbench.hub.audit import Audit, audit_phases
+from workbench.hub.audit.facts import spans
 from workbench.hub.server import LocalHub
 from workbench.settings import Home
 from workbench.suites import load_suite

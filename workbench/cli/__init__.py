@@ -39,7 +39,9 @@ def _options(
 
 
 # Importing a command file adds its commands, in the order in which --help lists them.
-from workbench.cli import demo, suites, audit, pull, convert, probe, sql, export, spikes, dashboard, doctor  # noqa: E402, F401, I001
+from workbench.cli import (  # noqa: E402, I001
+    demo, suites, audit, pull, convert, probe, sql, export, spikes, dashboard, doctor,  # noqa: F401
+)  # fmt: skip
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ class _Server(ThreadingHTTPServer):
     """Threads a connection; closing the server ends the connections that are kept alive, too."""
 
     daemon_threads = True
+    request_queue_size = 64  # with the usual 5, eight clients at once wait seconds for each other
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._connections: set[socket.socket] = set()
