@@ -200,7 +200,8 @@ def _refusals() -> Iterator[Case]:
     yield Case("401 for a file", big(refuse(401), times=OFTEN), "HF_TOKEN")
     yield Case("403 gated", info(refuse(403, "GatedRepo"), times=OFTEN), GATED)
     yield Case("403 gated, for a file", big(refuse(403, "GatedRepo"), times=OFTEN), GATED)
-    yield Case("403 for a file", big(refuse(403), times=OFTEN), REFUSED)
+    not_you = r"does not let you read .* \(403\).* HF_TOKEN"
+    yield Case("403 for a file", big(refuse(403), times=OFTEN), not_you)
     yield Case("404 repository", info(refuse(404, "RepoNotFound"), times=OFTEN), unknown)
     no_revision = refuse(404, "RevisionNotFound")
     yield Case("404 revision", info(no_revision, times=OFTEN), "has no revision main: correct it")
@@ -210,7 +211,8 @@ def _refusals() -> Iterator[Case]:
     yield Case(
         "a file vanishes", big(gone, skip=2, times=OFTEN), "a file that .* lists is not there"
     )
-    yield Case("416", big(refuse(416), 1_234_567, times=OFTEN), REFUSED)
+    less = r"the Hub has less of .* than it lists \(416\)"
+    yield Case("416", big(refuse(416), 1_234_567, times=OFTEN), less)
     yield Case("429 with Retry-After 1", info(later(1)))
     yield Case("429 with Retry-After 0 for a file", big(later(0)))
     yield Case("429 with a date", big(later(1, as_date=True)))

@@ -73,7 +73,7 @@ def explained(suite: Suite, phase: Phase) -> Iterator[None]:
         ) from None
     except HfHubHTTPError as error:
         status = error.response.status_code
-        if status == 403:
+        if status == 403 and not error.response.history:
             raise HubError(
                 f"{name}: the Hub does not let you read {_asked_for(error)} of {repo_id} (403): "
                 "accept its terms on the Hub, and set HF_TOKEN to a token that may read it."
