@@ -8,6 +8,8 @@ from app.explorer import Choice, choose, explore
 from app.figures.heatmap import distribution_heatmap
 from app.figures.lines import phase_lines
 
+FIRST = {"weights": "rms", "spectra": "effective_rank"}
+"""Probe -> the metric that is shown first."""
 SEAM = """\
 The checkpoint of a phase keeps a **learnable scale (alpha) beside each matrix**; the network
 computes with their product. YuLan-Mini's authors rebalanced alpha and matrix between phases, and
@@ -69,14 +71,25 @@ def distribution(name: str, choice: Choice) -> None:
 def page() -> None:
     name = suite()
     heading("Weights", "How every weight matrix changes: one number per tensor and checkpoint.")
-    choice = choose(name, "weights", "w", metric="rms", module="q_proj")
+    probe = st.segmented_control(
+        "Probe",
+        list(FIRST),
+        default="weights",
+        required=True,
+        key="weights_probe",
+        bind="query-params",
+    )
+    probe = probe or "weights"
+    key = "w" if probe == "weights" else probe
+    choice = choose(name, probe, key, metric=FIRST[probe], module="q_proj")
     if choice is None:
         return
     if choice.view == "stored":
         st.warning("Stored view: jumps between phases may be bookkeeping. See the seam below.")
-    explore(name, choice, "w")
-    seam(name, choice)
-    distribution(name, choice)
+    explore(name, choice, key)
+    if probe == "weights":
+        seam(name, choice)
+        distribution(name, choice)
 
 
 page()

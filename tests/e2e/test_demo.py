@@ -18,7 +18,7 @@ from workbench.settings import Home
 from workbench.suites import load_suite
 
 DOMAINS = ("chinese", "code", "maths", "web")
-PROBES = ("activations", "attention", "benchmarks", "loss", "weights")
+PROBES = ("activations", "attention", "benchmarks", "loss", "spectra", "weights")
 
 
 @pytest.fixture(scope="module")
@@ -157,7 +157,7 @@ def test_commands_tell_the_same_story(demo_home):
 
     suites = {row["suite"]: row for row in said("suites")}
     assert (suites["demo"]["published"], suites["demo"]["on_disk"]) == (26, 26)
-    assert suites["demo"]["measured_jobs"] == 130
+    assert suites["demo"]["measured_jobs"] == 26 * len(PROBES)
     assert (suites["yulan-mini"]["phases"], suites["yulan-mini"]["published"]) == (27, 26)
     phases = said("phases", "demo")
     assert phases[25]["repo_id"] == "not published"

@@ -30,11 +30,14 @@ def measure(name, checkpoint, **settings):
     return probe().measure(checkpoint, chosen, Measuring())
 
 
-def test_the_first_five_probes_are_registered():
-    assert {"activations", "attention", "benchmarks", "loss", "weights"} <= set(installed_probes())
+def test_our_probes_are_registered():
+    ours = {"activations", "attention", "benchmarks", "loss", "spectra", "weights"}
+    assert ours <= set(installed_probes())
 
 
-@pytest.mark.parametrize("name", ["activations", "attention", "benchmarks", "loss", "weights"])
+@pytest.mark.parametrize(
+    "name", ["activations", "attention", "benchmarks", "loss", "spectra", "weights"]
+)
 @pytest.mark.parametrize("form", ["yulan", "llama"])
 def test_a_probe_yields_what_it_declares_and_the_same_twice(name, form, measured, request):
     checkpoint = request.getfixturevalue(form)

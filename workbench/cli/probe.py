@@ -1,5 +1,6 @@
 """`workbench probe`, `status` and `failures`: measure, and what has been measured."""
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -47,6 +48,10 @@ def probe(
     They are those on disk, or with --stream or --remote those of the Hub, of which a stream has
     no more than --max-disk on disk at a time and never removes what was there before.
     """
+    if stream:
+        # Before torch is loaded: threads that wait by spinning take the processor from the one
+        # that fetches, and the whole then lasts three times as long.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from workbench import jobs
     from workbench.settings import Home
 

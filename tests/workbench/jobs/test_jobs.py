@@ -192,7 +192,7 @@ def test_the_retry_command_asks_for_the_same_and_is_accepted(home):
     [
         ({"suite": "none"}, "no suite named 'none'"),
         ({"phases": "1-9"}, "has no phase 1-9"),
-        ({"probes": "weights,spectra"}, "no probe 'spectra': choose among .*weights"),
+        ({"probes": "weights,spectre"}, "no probe 'spectre': choose among .*weights"),
         ({"probes": ","}, "no probe named"),
         ({"settings": ("loss.width=3",)}, "--set loss.width: .*its settings are window"),
         ({"settings": ("loss.window=many",)}, "--set loss.window: .*integer"),
@@ -218,6 +218,7 @@ def test_probes_devices_and_metrics_by_name(home):
         "attention",
         "benchmarks",
         "loss",
+        "spectra",
         "weights",
     ]
     assert resolve_device("cpu") == "cpu"

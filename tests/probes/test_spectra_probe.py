@@ -1,0 +1,155 @@
+"""The spectra probe on checkpoints: both views, heads, products, settings, threads."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from probes.base import Measuring
+from probes.spectra import SpectraProbe
+from probes.spectral import SPECTRAL
+from tests.fixtures.tiny_checkpoint import SHAPE, write_llama, write_yulan
+from workbench.checkpoints import Checkpoint
+from workbench.errors import UsageError
+
+ATTENTION = {"q_proj": 6, "k_proj": 2, "v_proj": 2, "o_proj": 6}
+MATRICES = {*ATTENTION, "gate_proj", "up_proj", "down_proj"}
+
+
+def measured(checkpoint, **settings):
+    return SpectraProbe().measure(checkpoint, SpectraProbe.Settings(**settings), Measuring())
+
+
+def values(found, view):
+    return {
+        (row["metric"], row["layer"], row["module"], row["head"]): row["value"]
+        for row in found.rows
+        if row["view"] == view
+    }
+
+
+@pytest.fixture(scope="module")
+def found(yulan):
+    return measured(yulan)
+
+
+def test_it_yields_what_it_declares(found):
+    assert {row["metric"] for row in found.rows} == set(SPECTRAL)
+    assert {metric.id for metric in SpectraProbe.metrics} == set(SPECTRAL)
+    for metric in SpectraProbe.metrics:
+        assert metric.id in SpectraProbe.__doc__
+    places = [tuple(v for k, v in r.items() if k not in ("value", "reason")) for r in found.rows]
+    assert len(places) == len(set(places))
+    assert found.tables()["measurements"].num_rows == len(places)
+
+
+def test_every_matrix_and_head_has_every_metric(found):
+    stored = values(found, "stored")
+    heads = [(module, head) for module, n in ATTENTION.items() for head in range(n)]
+    expected = {
+        (metric, layer, module, head)
+        for metric in SPECTRAL
+        for layer in range(SHAPE["num_hidden_layers"])
+        for module, head in [*((m, None) for m in MATRICES), *heads]
+    }
+    expected |= {(metric, None, "embed", None) for metric in SPECTRAL}
+    expected |= {
+        ("spectral_norm", layer, module, head)
+        for layer in range(SHAPE["num_hidden_layers"])
+        for module in ("qk", "ov")
+        for head in range(6)
+    }
+    assert set(stored) == expected
+    head_of_tied = {(metric, None, "lm_head", None) for metric in SPECTRAL}
+    assert set(values(found, "effective")) == expected | head_of_tied
+
+
+def test_effective_view_is_the_stored_view_of_the_fold(found, folded):
+    effective, plain = values(found, "effective"), values(measured(folded), "stored")
+    assert set(effective) == set(plain)
+    for key, value in effective.items():
+        if key[0] != "singular_value_error":
+            assert value == pytest.approx(plain[key], rel=1e-5), key
+
+
+def test_a_llama_is_its_own_effective_view(llama):
+    found = measured(llama)
+    assert values(found, "effective") == values(found, "stored")
+
+
+def test_heads_and_products_are_those_of_the_files(found, yulan):
+    stored, layer = values(found, "stored"), "model.layers.1.self_attn."
+    q, k, v, o = (yulan.tensor(f"{layer}{p}_proj.weight").double() for p in "qkvo")
+    size = q.shape[0] // 6
+    for head in range(6):
+        own, shared = (slice(h * size, (h + 1) * size) for h in (head, head // 3))
+        for module, matrix in (
+            ("q_proj", q[own]), ("o_proj", o[:, own]), ("qk", q[own].T @ k[shared]),
+            ("ov", o[:, own] @ v[shared]),
+        ):  # fmt: skip
+            norm = stored["spectral_norm", 1, module, head]
+            assert norm == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-12)
+        s = torch.linalg.svdvals(q[own])
+        assert stored["condition_number", 1, "q_proj", head] == pytest.approx(float(s[0] / s[-1]))
+
+
+def test_a_matrix_is_decomposed_once_for_both_views(found):
+    # Seven matrices a layer, and the embedding, which is the tied head as well.
+    counts = [int(part.split(": ")[1]) for part in found.notes["spectral_methods"].split(", ")]
+    assert sum(counts) == 3 * 7 + 1
+    assert "1e-05" in found.notes["spectral_method"]
+
+
+def test_a_head_of_its_own_is_in_both_views(tmp_path):
+    untied = Checkpoint.open(write_llama(tmp_path / "untied", tie_word_embeddings=False))
+    stored = values(measured(untied), "stored")
+    norm = torch.linalg.matrix_norm(untied.tensor("lm_head.weight").double(), 2)
+    assert stored["spectral_norm", None, "lm_head", None] == pytest.approx(float(norm), rel=1e-6)
+
+
+def test_settings_choose_modules_and_leave_out_heads(yulan):
+    some = measured(yulan, modules="q_proj, k_proj")
+    assert {row["module"] for row in some.rows} == {"q_proj", "k_proj", "qk"}
+    whole = measured(yulan, modules="q_proj,embed", heads=False)
+    assert {(row["module"], row["head"]) for row in whole.rows} == {
+        ("q_proj", None), ("embed", None),
+    }  # fmt: skip
+    with pytest.raises(UsageError, match=r"names q_prj, which is no matrix .* choose among down_"):
+        measured(yulan, modules="q_prj")
+
+
+def test_a_matrix_that_is_not_finite_has_reasons_and_spoils_its_products(tmp_path):
+    folder = write_yulan(tmp_path / "broken")
+    state = load_file(folder / "model.safetensors")
+    state["model.layers.0.self_attn.v_proj.weight"][0, 0] = float("nan")
+    save_file(state, folder / "model.safetensors")
+    rows = measured(Checkpoint.open(folder)).rows
+    missing = [row for row in rows if row["value"] is None]
+    assert {(row["layer"], row["module"]) for row in missing} == {(0, "v_proj"), (0, "ov")}
+    assert {row["reason"] for row in missing} == {"1 of 768 elements are not finite"}
+    assert len(missing) == 2 * (len(SPECTRAL) * 3 + 6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_thread_and_two_store_the_same(dtype, tmp_path):
+    """Within 1e-6, for another order of summing; counts are the same.
+
+    What is seen is 1e-13, and for condition numbers, which amplify it, 1e-9.
+    """
+    folder = write_yulan(
+        tmp_path / "wider", dtype=dtype, hidden_size=192, intermediate_size=480,
+        num_hidden_layers=1, vocab_size=1200,
+    )  # fmt: skip
+    before, stored = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            stored.append(values(measured(Checkpoint.open(folder)), "stored"))
+    finally:
+        torch.set_num_threads(before)
+    one, two = stored
+    assert set(one) == set(two)
+    for key, value in one.items():
+        if key[0] in ("powerlaw_tail_n", "mp_edge_outliers", "is_powerlaw", "per_denominator"):
+            assert two[key] == value, key
+        elif key[0] != "singular_value_error":
+            assert two[key] == pytest.approx(value, rel=1e-6), key
