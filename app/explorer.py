@@ -23,8 +23,8 @@ from app.figures.theme import with_unit
 
 MODULES = (
     "total", "embed", "input_norm", "q_proj", "k_proj", "v_proj", "o_proj", "q_bias", "k_bias",
-    "v_bias", "qk", "ov", "attention", "residual_mid", "post_attention_norm", "gate_proj", "up_proj",
-    "down_proj", "mlp", "residual", "final_norm", "lm_head",
+    "v_bias", "qk", "ov", "attention", "residual_mid", "post_attention_norm", "gate_proj",
+    "up_proj", "down_proj", "mlp", "residual", "final_norm", "lm_head",
 )  # fmt: skip
 """The order in which a token meets the modules; others come after, by name."""
 FEW_LAYERS = 8
