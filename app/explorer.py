@@ -167,20 +167,27 @@ def _reduce(values: pd.DataFrame, choice: Choice, key: str) -> tuple[pd.DataFram
     """Bring values per head or domain to one per phase and layer, as the reader chooses."""
     notes: list[str] = []
     for column, has in (("domain", choice.row["by_domain"]), ("head", choice.row["by_head"])):
-        if not has:
+        # A module may have no value by head though others of the metric have.
+        if not has or values[column].isna().all():
             continue
         found = sorted(values[column].dropna().unique())
-        options = [f"mean over {column}s", f"max over {column}s", f"min over {column}s"]
-        options += [f"{column} {_plain(item)}" for item in found]
-        usual = options[1] if choice.metric.startswith("max") else options[0]
-        how = pick(f"{column.capitalize()}s", options, f"{key}_{column}", default=usual)
+        over = [f"{statistic} over {column}s" for statistic in ("mean", "max", "min")]
+        one = {f"{column} {_plain(item)}": item for item in found}
+        # A matrix may be measured as a whole beside its heads, and is none of them.
+        whole = ["as a whole"] if values[column].isna().any() else []
+        usual = whole[0] if whole else over[choice.metric.startswith("max")]
+        how = pick(
+            f"{column.capitalize()}s", [*whole, *over, *one], f"{key}_{column}", default=usual
+        )
         notes.append(how)
-        if how in options[:3]:
+        if how in whole:
+            values = values[values[column].isna()]
+        elif how in over:
             kept = [c for c in (*_COORDINATES, "head", "domain") if c in values and c != column]
-            groups = values.groupby(kept, dropna=False)["value"]
-            values = groups.agg(how.split()[0]).reset_index()
+            parts = values[values[column].notna()].groupby(kept, dropna=False)["value"]
+            values = parts.agg(how.split()[0]).reset_index()
         else:
-            values = values[values[column] == found[options.index(how) - 3]]
+            values = values[values[column] == one[how]]
     return values, ", ".join(notes)
 
 

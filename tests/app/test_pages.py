@@ -139,3 +139,28 @@ def test_sql_example_fills_the_editor(full):
     app.selectbox("example").select("Slowest runs").run()
     assert "ORDER BY seconds DESC" in app.text_area("q").value
     assert not app.error
+
+
+def reduced():
+    import pandas as pd
+    import streamlit as st
+
+    from app.explorer import Choice, _reduce
+
+    at = {"phase": 1, "label": "phase 1", "step": 10, "tokens_b": 0.5, "layer": 0, "domain": None}
+    values = pd.DataFrame(
+        [at | {"head": head, "value": v} for head, v in ((None, 10.0), (0, 1.0), (1, 3.0))]
+    )
+    row = pd.Series({"by_domain": False, "by_head": True})
+    choice = Choice("spectra", "effective_rank", "stored", "q_proj", row, "phase", log=False)
+    st.dataframe(_reduce(values, choice, "k")[0])
+
+
+@pytest.mark.parametrize(
+    ("how", "value"), [("as a whole", 10.0), ("mean over heads", 2.0), ("head 1", 3.0)]
+)
+def test_a_matrix_as_a_whole_is_none_of_its_heads(how, value):
+    app = AppTest.from_function(reduced).run()
+    assert app.selectbox("k_head").value == "as a whole"
+    app.selectbox("k_head").select(how).run()
+    assert app.dataframe[0].value["value"].tolist() == [value]
