@@ -4,7 +4,6 @@ the Hub through a disk that holds only a few of them."""
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from workbench.checkpoints import Checkpoint
@@ -55,12 +54,7 @@ class Supply:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Let go of what was prepared."""
 
     def open(self, phase: Phase) -> Checkpoint:
@@ -134,13 +128,8 @@ class StreamSupply(Supply):
         self._stream.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stream.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._stream.__exit__(*error)
 
     def open(self, phase: Phase) -> Checkpoint:
         snapshot = self._stream.get(phase)
