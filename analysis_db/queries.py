@@ -256,7 +256,8 @@ def data_mix(store: Store, suite: str, by: str) -> pd.DataFrame:
         raise ValueError(f"The data mix has no column {by!r}; use one of {sorted(_MIX_COLUMNS)}.")
     return store.frame(
         f"""
-        SELECT phase, run, {by} AS part, sum(tokens_b) AS tokens_b, sum(share) AS share
+        SELECT phase, run, coalesce({by}, 'not classified') AS part,
+               sum(tokens_b) AS tokens_b, sum(share) AS share
         FROM data_mix_share WHERE suite = $suite
         GROUP BY ALL ORDER BY phase, run, part
         """,

@@ -9,36 +9,35 @@ from typing import Any
 import pyarrow as pa
 
 from analysis_db.errors import StoreError
-from analysis_db.store import Store, insert
+from analysis_db.imports.runs import STEP_SCHEMA, digest, replace_run
+from analysis_db.store import Store
 
 _RUN_FIELDS = (
     "run", "suite", "recipe", "seed", "status", "started_at", "finished_at", "parameters",
     "code_version",
 )  # fmt: skip
-_STEP_SCHEMA = pa.schema(
-    [
-        ("run", pa.string()),
-        ("step", pa.int64()),
-        ("tokens", pa.int64()),
-        ("metric", pa.string()),
-        ("layer", pa.int16()),
-        ("module", pa.string()),
-        ("value", pa.float64()),
-    ]
-)
+_UNCHANGED = """
+SELECT (SELECT count(*) FROM training_steps s WHERE s.run = r.run) AS n
+FROM training_runs r WHERE r.run = $run AND r.log_sha256 = $log_sha256"""
 
 
 def import_training_log(store: Store, folder: Path) -> int:
     """Replace a training run and all its steps; returns the number of values stored.
 
-    Raises StoreError naming the file and line that is wrong; then nothing is changed. A value that
-    is not finite is stored as NULL: a diverged step is a fact, but NaN is no number.
+    A run whose files have not changed since is left as it is, with the spikes found in it. Raises
+    StoreError naming the file and line that is wrong; then nothing is changed. A value that is not
+    finite is stored as NULL: a diverged step is a fact, but NaN is no number.
     """
     run_file, log = folder / "run.json", folder / "log.jsonl"
     try:
         run = _object(run_file, run_file.read_text(encoding="utf-8"))
         if not isinstance(run.get("run"), str):
             raise StoreError(f"{run_file} has no name under run; nothing was imported.")
+        name = {"run": run["run"], "log_sha256": digest((run_file, log))}
+        if store.path.exists():
+            unchanged = store.table(_UNCHANGED, name)["n"].to_pylist()
+            if unchanged:
+                return int(unchanged[0])
         rows: list[tuple[Any, ...]] = []
         with log.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
@@ -47,23 +46,20 @@ def import_training_log(store: Store, folder: Path) -> int:
         raise StoreError(
             f"The training log in {folder} cannot be read ({error}); nothing was imported."
         ) from None
-    columns = list(zip(*rows, strict=True)) or [()] * len(_STEP_SCHEMA)
+    columns = list(zip(*rows, strict=True)) or [()] * len(STEP_SCHEMA)
     steps = pa.table(
-        [pa.array(c, f.type) for c, f in zip(columns, _STEP_SCHEMA, strict=True)],
-        schema=_STEP_SCHEMA,
+        [pa.array(c, f.type) for c, f in zip(columns, STEP_SCHEMA, strict=True)],
+        schema=STEP_SCHEMA,
     )
-    row = {name: run.get(name) for name in _RUN_FIELDS}
+    row = {field: run.get(field) for field in _RUN_FIELDS} | name
     row["recipe_json"] = json.dumps(run.get("recipe_json"), sort_keys=True)
     with store.write() as connection:
-        for table in ("training_run", "training_step"):
-            connection.execute(f"DELETE FROM data.{table} WHERE run = $run", {"run": run["run"]})
-        insert(connection, "training_run", [row])
-        insert(connection, "training_step", steps)
+        replace_run(connection, row, steps)
     return steps.num_rows
 
 
 def _values(run: str, record: dict[str, Any], where: str) -> list[tuple[Any, ...]]:
-    """Rows of ``_STEP_SCHEMA`` from one line of the log."""
+    """Rows of ``STEP_SCHEMA`` from one line of the log."""
     try:
         at = (run, operator.index(record["step"]), operator.index(record["tokens"]))
         return [

@@ -75,12 +75,22 @@ def published(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
         table(scores[["model", "phase", "task", "value", "shots"]], f"{name}-published-scores")
 
 
+def imported(name: str, scores: pd.DataFrame) -> None:
+    """What lm-eval measured elsewhere."""
+    if scores.empty:
+        return
+    st.subheader("Imported: measured by lm-eval elsewhere", anchor=False)
+    columns = ["model", "phase", "task", "metric", "value", "stderr", "shots", "imported_from"]
+    table(scores[columns], f"{name}-imported-scores")
+
+
 def page() -> None:
     name = suite()
     heading("Benchmarks", "Scores on tasks, checkpoint by checkpoint.")
     scores = load("benchmarks", name)
     kind = pick_axis(load("phases", name), "bench_x")
     measured(name, scores[scores["source"] == "measured"], kind)
+    imported(name, scores[scores["source"] == "imported"])
     published(name, scores[scores["source"] == "published"], kind)
 
 

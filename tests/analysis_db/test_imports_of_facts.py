@@ -80,9 +80,9 @@ def test_published_scores(store, write):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        (MIX + "2,2,m,d,d,math,Math,much\n", "line 8: tokens_b is 'much'"),
-        (MIX + "\n\n2,2,m,d,d,math,Math,nan\n", "line 10: tokens_b is 'nan'"),
-        (MIX + "two,2,m,d,d,math,Math,1\n", "line 8: phase is 'two'"),
+        (MIX + "2,2,m,d,d,math,Math,much\n", "line 8: field tokens_b is 'much'"),
+        (MIX + "\n\n2,2,m,d,d,math,Math,nan\n", "line 10: field tokens_b is 'nan'"),
+        (MIX + "two,2,m,d,d,math,Math,1\n", "line 8: field phase is 'two'"),
         (MIX + "2,2,m,d\n", "line 8: .*fewer cells"),
         (MIX.replace(",bucket", ",bin"), "lacks the column bucket"),
     ],
@@ -96,7 +96,7 @@ def test_a_wrong_mix_is_named_and_nothing_imported(store, write, text, says):
 
 
 def test_wrong_scores_and_files_that_cannot_be_read(store, write, tmp_path):
-    with pytest.raises(StoreError, match="line 5: score is 'high'"):
+    with pytest.raises(StoreError, match="line 5: field score is 'high'"):
         import_published_scores(store, "s", write(SCORES + "A,1,B,c,high,,t\n"))
     with pytest.raises(StoreError, match=r"none\.csv cannot be read"):
         import_published_scores(store, "s", tmp_path / "none.csv")

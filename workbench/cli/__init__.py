@@ -40,7 +40,7 @@ def _options(
 
 # Importing a command file adds its commands, in the order in which --help lists them.
 from workbench.cli import (  # noqa: E402, I001
-    demo, suites, audit, pull, convert, probe, sql, export, spikes, dashboard, doctor,  # noqa: F401
+    demo, suites, audit, pull, convert, probe, sql, export, imports, spikes, dashboard, doctor,  # noqa: F401
 )  # fmt: skip
 
 

@@ -1,0 +1,144 @@
+"""What `workbench import` calls: files into the store, for a suite or as a training run."""
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from analysis_db.imports import Imported
+from analysis_db.imports.runs import Columns, StepRows, store_imported_runs
+from analysis_db.store import Store
+from workbench.errors import UsageError
+from workbench.settings import Home
+from workbench.suites import Suite, load_suite
+
+
+def import_scores(home: Home, name: str, paths: Sequence[Path]) -> Imported:
+    """Replace the published scores that were imported for a suite."""
+    from analysis_db.imports.tables import read_scores, store_scores
+
+    suite, store = load_suite(name, home), Store(home.store)
+    known = {phase.phase for phase in suite.phases}
+    rows = [
+        row | {"imported_from": str(path)} for path in paths for row in read_scores(path, known)
+    ]
+    _record_once(suite, store)
+    store_scores(store, suite.name, rows)
+    return Imported([{"suite": suite.name, "scores": len(rows)}])
+
+
+def import_results(
+    home: Home,
+    name: str,
+    paths: Sequence[Path],
+    *,
+    pattern: str | None = None,
+    phase: int | None = None,
+) -> Imported:
+    """Add scores from results files of lm-eval to the phases of a suite."""
+    from analysis_db.imports.lm_eval import Place, read_results, store_results
+
+    suite, store = load_suite(name, home), Store(home.store)
+    places = [Place(p.phase, p.end_step, p.repo_id, p.revision) for p in suite.phases]
+    compiled = None if pattern is None else _compiled(pattern, {"step"})
+    rows, remarks = read_results(paths, places, pattern=compiled, phase=phase)
+    _record_once(suite, store)
+    done = store_results(store, suite.name, rows)
+    return Imported(done.stored, remarks + done.remarks)
+
+
+def import_mixes(
+    home: Home, name: str, paths: Sequence[Path], *, phase: int | None = None
+) -> Imported:
+    """Replace the data mix of phases of a suite."""
+    from analysis_db.imports.data_mix import read_mixes, store_mixes
+
+    suite, store = load_suite(name, home), Store(home.store)
+    known = {phase.phase for phase in suite.phases}
+    rows, remarks = read_mixes(paths, known, phase=phase)
+    _record_once(suite, store)
+    done = store_mixes(store, suite.name, rows)
+    return Imported(done.stored, remarks + done.remarks)
+
+
+def import_log(
+    home: Home,
+    run: str,
+    paths: Sequence[Path],
+    read: Callable[[Path, StepRows], list[str] | None],
+    *,
+    suite: str | None = None,
+) -> Imported:
+    """Replace an imported training run by what ``read`` finds in files that follow one another."""
+    rows, remarks = StepRows(), []
+    for path in paths:
+        remarks += read(path, rows) or []
+    return _store_runs(home, {run: rows}, paths, suite, remarks)
+
+
+def import_wandb(
+    home: Home, run: str | None, path: Path, columns: Columns, *, suite: str | None = None
+) -> Imported:
+    """Replace the imported training runs that an export of Weights & Biases holds."""
+    from analysis_db.imports.csv_log import read_wandb
+
+    return _store_runs(home, read_wandb(path, columns, run), [path], suite, [])
+
+
+def columns_of(step: str | None, tokens: str | None, metrics: Sequence[str]) -> Columns:
+    """What the options --step, --tokens and --metric (COLUMN or NAME=COLUMN) say."""
+    names = [metric.partition("=") for metric in metrics]
+    return Columns(step, tokens, {column or name: name for name, _, column in names})
+
+
+def log_pattern(text: str) -> re.Pattern[str]:
+    """The pattern of a well-known log by its name, or the one that is given.
+
+    Raises UsageError when it is no regular expression, or lacks a group that is needed.
+    """
+    from analysis_db.imports.text_logs import PATTERNS
+
+    pattern = _compiled(PATTERNS.get(text, text), {"step"})
+    if set(pattern.groupindex) <= {"step", "tokens"}:
+        raise UsageError(
+            f"The pattern {text} names no metric: add a group such as (?P<loss>[0-9.]+), or take "
+            f"one of {', '.join(PATTERNS)}."
+        )
+    return pattern
+
+
+def _compiled(text: str, groups: set[str]) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise UsageError(f"The pattern {text} is no regular expression: {error}.") from None
+    if not groups <= set(pattern.groupindex):
+        raise UsageError(rf"The pattern {text} has no group named step: write it as (?P<step>\d+).")
+    return pattern
+
+
+def _store_runs(
+    home: Home,
+    runs: dict[str, StepRows],
+    paths: Sequence[Path],
+    suite_name: str | None,
+    remarks: list[str],
+) -> Imported:
+    store = Store(home.store)
+    if suite_name is not None:
+        suite = load_suite(suite_name, home)
+        suite_name = suite.name
+        _record_once(suite, store)
+    done = store_imported_runs(store, runs, paths, suite=suite_name)
+    return Imported(done.stored, remarks + done.remarks)
+
+
+def _record_once(suite: Suite, store: Store) -> None:
+    """The suite itself, so that what is imported for it is seen, unless the store knows it."""
+    from workbench.catalogue import record_suite
+
+    known = (
+        store.path.exists()
+        and store.table("SELECT 1 FROM suites WHERE suite = $suite", {"suite": suite.name}).num_rows
+    )
+    if not known:
+        record_suite(suite, store)
