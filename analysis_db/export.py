@@ -58,6 +58,8 @@ def _copy(store: Store) -> Iterator[Store]:
         copy = Path(folder) / store.path.name
         with store.read():  # nobody writes meanwhile
             shutil.copyfile(store.path, copy)
+            for log in store.path.parent.glob(f"{store.path.name}.wal"):  # of a killed writer
+                shutil.copyfile(log, copy.with_name(log.name))
         yield Store(copy)
 
 
