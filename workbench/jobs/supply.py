@@ -16,6 +16,7 @@ from workbench.hub.stream import Stream
 from workbench.suites import Phase, Suite
 
 Found = TypeVar("Found")
+OnNeighbours = Callable[[Phase, Checkpoint, Phase, Checkpoint], None]
 
 
 class Source(Protocol):
@@ -104,7 +105,9 @@ class StreamSupply(Supply):
         ledger: Ledger,
         budget: int | None,
         on_bytes: Callable[[Phase, int, int], None],
+        on_neighbours: OnNeighbours | None = None,
     ) -> None:
+        """``on_neighbours`` is given a phase and the one before it, while both are on disk."""
         self._plans, self.refused = _of_each(
             phases, lambda phase: plan_pull(suite, phase, endpoint=endpoint)
         )
@@ -113,6 +116,8 @@ class StreamSupply(Supply):
         self._ledger = ledger
         self._budget = budget
         self._on_bytes = on_bytes
+        self._on_neighbours = on_neighbours
+        self._phases = {phase.phase: phase for phase in phases}
 
     def begin(self, phases: Collection[int]) -> Self:
         self._stream = Stream(
@@ -133,9 +138,13 @@ class StreamSupply(Supply):
 
     def open(self, phase: Phase) -> Checkpoint:
         snapshot = self._stream.get(phase)
-        # Probes that compare neighbours will come before this, while the two are on disk.
+        checkpoint = _open(snapshot, phase)
+        kept = self._stream.kept_before(phase)
+        if kept is not None and self._on_neighbours is not None:
+            before = self._phases[kept[0]]
+            self._on_neighbours(before, _open(kept[1], before), phase, checkpoint)
         self._stream.release_before(phase)
-        return _open(snapshot, phase)
+        return checkpoint
 
     def done(self, phase: Phase, *, succeeded: bool) -> None:
         self._stream.done(phase, succeeded=succeeded)

@@ -217,6 +217,7 @@ def test_probes_devices_and_metrics_by_name(home):
         "activations",
         "attention",
         "benchmarks",
+        "changes",
         "loss",
         "spectra",
         "weights",
