@@ -47,6 +47,23 @@ class TextSettings(ProbeSettings):
         """sha256 over names and contents of the text's files; None for the shipped text."""
         return None if self.text is None else text_digest(self.text)
 
+    def documents(self) -> dict[str, tuple[str, ...]]:
+        """Documents by domain. UsageError if the text is not the one that was planned with."""
+        self._check()
+        return probe_text(self.text)
+
+    def long_documents(self) -> tuple[str, ...]:
+        """Documents for long contexts, as :meth:`documents`."""
+        self._check()
+        return long_text(self.text)
+
+    def _check(self) -> None:
+        if self.text is not None and text_digest(self.text) != self.text_sha256:
+            raise UsageError(
+                f"The text {self.text} was changed while checkpoints were measured with it: run "
+                "the command again, so that all of them are measured with the same text."
+            )
+
 
 @dataclass(frozen=True)
 class Windows:
@@ -130,7 +147,7 @@ def _files(text: str) -> list[Traversable]:
         )
     found: list[Path] = [place] if place.is_file() else sorted(place.iterdir())
     found = [file for file in found if file.name.endswith(ENDINGS)]
-    if not [file for file in found if place.is_file() or _domain(file) != LONG]:
+    if all(_domain(file) == LONG for file in found):
         raise UsageError(
             f"The text {text} holds no domain: a domain is a file that ends in "
             f"{', '.join(ENDINGS)}."
@@ -194,11 +211,25 @@ def _document(line: str) -> str:
     return document
 
 
+USUAL_WINDOW = 2048
+
+
+def usual_window(config: Mapping[str, Any]) -> int:
+    """Tokens per window where the settings name no number: the context, at most 2,048."""
+    return min(context_of(config) or USUAL_WINDOW, USUAL_WINDOW)
+
+
+def context_of(config: Mapping[str, Any]) -> int | None:
+    """The longest window that the checkpoint was made for; None if its config does not say."""
+    context = config.get("max_position_embeddings")
+    return None if context is None else int(context)
+
+
 def cut(
     documents: Mapping[str, tuple[str, ...]], tokenizer: Any, config: Mapping[str, Any], length: int
 ) -> dict[str, Windows]:
     """Windows of every domain for a checkpoint. UsageError if its context is too short."""
-    context = config.get("max_position_embeddings")
+    context = context_of(config)
     if context is not None and length > context:
         raise UsageError(
             f"A window of {length} tokens is longer than the checkpoint's context of {context}; "
