@@ -48,7 +48,12 @@ _opening = threading.Lock()
 _writing = threading.Lock()
 """Held for a whole write: threads of a process take turns; between processes DuckDB's lock does."""
 
-_TABLES = {"measurements": "measurement", "histograms": "histogram", "benchmarks": "benchmark"}
+_TABLES = {
+    "measurements": "measurement",
+    "histograms": "histogram",
+    "benchmarks": "benchmark",
+    "sketches": "sketch",
+}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 from importlib.resources.abc import Traversable
 from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
@@ -56,6 +57,18 @@ BENCHMARKS = pa.schema(
         ("harness_version", pa.string()),
     ]
 )
+SKETCHES = pa.schema(
+    [
+        ("kind", pa.string()),
+        ("view", pa.string()),
+        ("layer", pa.int16()),
+        ("module", pa.string()),
+        ("values", pa.list_(pa.float32())),
+        ("n", pa.int64()),
+        ("norm", pa.float64()),
+        ("digest", pa.string()),
+    ]
+)
 
 
 class Metric(BaseModel):
@@ -96,6 +109,7 @@ class Measurements:
     rows: list[dict[str, Any]] = field(default_factory=list)
     histograms: list[dict[str, Any]] = field(default_factory=list)
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
+    sketches: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
     """Facts about the run that are no numbers, such as the hash of the token set."""
 
@@ -143,12 +157,43 @@ class Measurements:
         edges, counts = [float(e) for e in edges], [int(c) for c in counts]
         self.histograms.append({**row, "edges": edges, "counts": counts})
 
+    def add_sketch(
+        self,
+        kind: str,
+        values: np.ndarray,
+        *,
+        view: str | None = None,
+        layer: int | None = None,
+        module: str | None = None,
+        n: int,
+        norm: float,
+        digest: str | None = None,
+    ) -> None:
+        """A small stand-in for a tensor or a set of activations, for metrics between phases.
+
+        ``values`` in one dimension, kept in float32; ``n`` how many elements (or tokens) they stand
+        for and ``norm`` their exact norm; equal ``digest`` means equal content.
+        """
+        self.sketches.append(
+            {
+                "kind": kind,
+                "view": view,
+                "layer": layer,
+                "module": module,
+                "values": np.asarray(values, np.float32),
+                "n": n,
+                "norm": norm,
+                "digest": digest,
+            }
+        )
+
     def tables(self) -> dict[str, pa.Table]:
-        """The filled tables by name: measurements, histograms, benchmarks."""
+        """The filled tables by name: measurements, histograms, benchmarks, sketches."""
         filled = {
             "measurements": (self.rows, MEASUREMENTS),
             "histograms": (self.histograms, HISTOGRAMS),
             "benchmarks": (self.benchmarks, BENCHMARKS),
+            "sketches": (self.sketches, SKETCHES),
         }
         return {
             name: pa.Table.from_pylist(rows, schema=schema)

@@ -4,10 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from analysis_db import Store, StoreError
+from probes.base import Measurements
 from tests.analysis_db.conftest import put_suite
 from tests.analysis_db.rows import measurements, run
 
@@ -18,6 +20,9 @@ CONTRACT = {
     "phase_metrics": "suite phase label step tokens_b probe metric view layer module head domain "
     "value run_id",
     "pair_metrics": "suite phase_a phase_b metric layer module value run_id",
+    "pair_runs": "run_id suite phase_a phase_b kind exact identical reason computed_at",
+    "sketches": "suite phase probe kind view layer module values n norm digest run_id",
+    "identity_alarms": "suite phase_a phase_b label_a label_b run_id",
     "histograms": "suite phase probe metric view layer module edges counts run_id",
     "runs": "run_id suite phase probe probe_version settings status started_at seconds device "
     "dtype commit_sha code_version error",
@@ -89,6 +94,21 @@ def test_coverage_has_a_row_for_every_phase_and_probe(store):
         (3, "loss"): "absent",
     }
     assert len(rows) == 6
+
+
+def test_sketches_of_a_run_come_back_as_they_were(store):
+    found = Measurements()
+    found.add_sketch(
+        "weight", np.array([0.1, -2.0]), view="effective", layer=3, module="q_proj", n=6, norm=2.5,
+        digest="d",
+    )  # fmt: skip
+    store.write_run(run("a"), found.tables())
+    (sketch,) = store.table("SELECT * FROM sketches").to_pylist()
+    assert sketch == {
+        "suite": "s", "phase": 1, "probe": "loss", "kind": "weight", "view": "effective",
+        "layer": 3, "module": "q_proj", "values": [np.float32(0.1), -2.0], "n": 6, "norm": 2.5,
+        "digest": "d", "run_id": "a",
+    }  # fmt: skip
 
 
 def test_benchmarks_and_histograms_of_a_run(store):

@@ -53,7 +53,7 @@ def test_activations_equal_forward_hooks(llama):
     found = table(measured(ActivationsProbe, llama, **SMALL))
     for (layer, module), x_BTD in seen.items():
         site = SiteStatistics()
-        site.update(x_BTD)
+        site.update(x_BTD, ids_NT)
         for metric, value in site.values().items():
             key = (metric, layer, module, None)
             assert found[key] == pytest.approx(value, rel=1e-5, abs=1e-7), key
@@ -127,4 +127,6 @@ def test_all_forms_read_the_same_tokens(yulan, llama):
         (ActivationsProbe, SMALL),
     ):
         notes = [measured(probe, c, **settings).notes for c in (yulan, llama)]
-        assert notes[0] == notes[1]
+        assert {k: v for k, v in notes[0].items() if k.endswith("sha256")} == {
+            k: v for k, v in notes[1].items() if k.endswith("sha256")
+        }

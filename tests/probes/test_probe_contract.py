@@ -5,10 +5,22 @@ from functools import cache
 
 import pytest
 
-from probes.base import BENCHMARKS, HISTOGRAMS, MEASUREMENTS, Measuring, installed_probes
+from probes.base import (
+    BENCHMARKS,
+    HISTOGRAMS,
+    MEASUREMENTS,
+    SKETCHES,
+    Measuring,
+    installed_probes,
+)
 from workbench.errors import UsageError
 
-SCHEMAS = {"measurements": MEASUREMENTS, "histograms": HISTOGRAMS, "benchmarks": BENCHMARKS}
+SCHEMAS = {
+    "measurements": MEASUREMENTS,
+    "histograms": HISTOGRAMS,
+    "benchmarks": BENCHMARKS,
+    "sketches": SKETCHES,
+}
 QUICK = {
     "benchmarks": {"limit": 4, "max_length": 512},
     "loss": {"bytes_per_domain": 16000},
