@@ -163,7 +163,7 @@ class SpectraProbe(Probe):
         matrices: set[str] = set()
         tensors = 2 * len(checkpoint.tensor_names())  # an upper bound: scales are among them
         for done, (view, weight) in enumerate(checkpoint.both_views()):
-            if weight.stored.dim() == 2:
+            if weight.is_matrix:
                 matrices.add(weight.module)
                 if not wanted or weight.module in wanted:
                     work.add(view, weight)

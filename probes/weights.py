@@ -22,7 +22,6 @@ from probes.statistics import (
     elementwise,
     log10_histogram,
 )
-from workbench.checkpoints.roles import alpha_roles
 
 _VIEWS: tuple[View, ...] = ("stored", "effective")
 
@@ -112,9 +111,10 @@ class WeightsProbe(Probe):
             part.add_total()
             found.rows += part.found.rows
             found.histograms += part.found.histograms
+        scaled_by = checkpoint.alpha_roles()
         for name, alpha in checkpoint.alphas().items():
-            for module, layer in alpha_roles(name):
-                found.add("alpha", alpha, view="stored", layer=layer, module=module)
+            for role in scaled_by[name]:
+                found.add("alpha", alpha, view="stored", layer=role.layer, module=role.module)
         measuring.progress(1.0)
         return found
 
@@ -141,7 +141,7 @@ class _View:
             else:
                 self.found.add(metric, value, **where)
         self.found.add_histogram("log10_abs", HISTOGRAM_EDGES, log10_histogram(values), **where)
-        if weight.stored.dim() == 2:
+        if weight.is_matrix:
             self._elements += values.n
             frobenius = metrics["frobenius"]
             if isinstance(frobenius, str):

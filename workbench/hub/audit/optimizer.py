@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from math import prod
 
-from workbench.hub.audit.architecture import Architecture, architecture_of
+from workbench.hub.audit.architecture import architecture_of
 from workbench.hub.audit.facts import Facts, Fault, Finding, some
 
 _PARTS = ("fp32.pt", "exp_avg.pt", "exp_avg_sq.pt", "step.pt")
@@ -105,6 +105,6 @@ def _parts(facts: Facts, tag: str) -> Iterator[Finding]:
 def _tied_heads(facts: Facts) -> set[str]:
     """Stored names of a head that is the embedding: no parameter of its own."""
     model = architecture_of(facts.config) if facts.config is not None else None
-    if not isinstance(model, Architecture) or not model.tied:
+    if model is None or isinstance(model, Fault) or not model.tied:
         return set()
     return {name for name in facts.tensors if model.name_of(name)[0] == model.head}
