@@ -43,7 +43,10 @@ def measure(name, checkpoint, **settings):
 
 
 def test_our_probes_are_registered():
-    ours = {"activations", "attention", "benchmarks", "changes", "loss", "spectra", "weights"}
+    ours = {
+        "activations", "attention", "benchmarks", "changes", "loss", "optimizer", "spectra",
+        "weights",
+    }  # fmt: skip
     assert ours <= set(installed_probes())
 
 

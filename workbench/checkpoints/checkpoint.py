@@ -35,6 +35,7 @@ from workbench.checkpoints.tensors import Tensors, open_tensors
 from workbench.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from workbench.checkpoints.optimizer import OptimizerState
     from workbench.hub.remote import RemoteSnapshot
     from workbench.models.architecture import Architecture
 
@@ -339,6 +340,22 @@ class Checkpoint:
                 local_files_only=True,
             )
         return model.to(device).eval()
+
+    @property
+    def what(self) -> str:
+        """The checkpoint as errors name it."""
+        return self._what
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor in the files by name, sorted."""
+        return dict(sorted(self._tensors.shapes.items()))
+
+    def optimizer(self) -> "OptimizerState":
+        """The optimizer's state beside the weights; see ``open_optimizer`` for the errors."""
+        from workbench.checkpoints.optimizer import open_optimizer
+
+        return open_optimizer(self)
 
     def load_tokenizer(self) -> Any:
         """The checkpoint's own tokenizer."""

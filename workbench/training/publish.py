@@ -231,10 +231,28 @@ def write_suite(
         f"# As published, the config of phase {stable} carries the values of phase {stable + 1}.\n"
         f"[overrides.{stable}]\n"
         f"rope_theta = {recipe.rope_theta(stable)}\n"
-        f"max_position_embeddings = {recipe.context_length(stable)}\n",
+        f"max_position_embeddings = {recipe.context_length(stable)}\n"
+        + _optimizer_settings(recipe),
         encoding="utf-8",
     )
     return toml
+
+
+def _optimizer_settings(recipe: Recipe) -> str:
+    """What the universal layout does not keep; the rates only where all states have the same."""
+    rate, options = recipe.rate(), recipe.optimizer
+    factors = {rate(phase * recipe.steps_per_phase - 1) for phase in recipe.optimizer_phases}
+    lines = [
+        "",
+        "# Of the steps at which the optimizer's states were saved.",
+        "[settings.optimizer]",
+    ]
+    if len(factors) == 1:
+        lr = options.lr * factors.pop()
+        matrix_lr = lr / (recipe.model["hidden_size"] / recipe.model["dim_model_base_lr"])
+        lines += [f"lr = {lr}", f"matrix_lr = {matrix_lr}"]
+    lines += [f"eps = {options.eps}", f"beta1 = {options.betas[0]}", f"beta2 = {options.betas[1]}"]
+    return "\n".join(lines) + "\n"
 
 
 def _mix_row(domain: str) -> tuple[str, str, str, str]:
