@@ -189,9 +189,11 @@ def test_every_column_has_a_comment(store):
     assert bare.num_rows == 0
 
 
-@pytest.fixture
-def notebook(store, tmp_path):
-    """27 phases in which q_proj follows the share of maths, phase 26 absent."""
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """27 phases in which q_proj follows the share of maths, phase 26 absent; only read."""
+    tmp_path = tmp_path_factory.mktemp("derived")
+    store = Store(tmp_path / "metrics.duckdb")
     store.put_suite(SUITE, [phase(number) for number in range(1, 28)])
     shares = [0.1 + 0.02 * ((number * number) % 7) for number in range(1, 28)]
     put_mix(
