@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis_db.companions import Moved, mix_levels, moved_with, score_levels
 from analysis_db.store import Store
 
 EXAMPLES: dict[str, str] = {
@@ -299,6 +300,38 @@ def data_mix(store: Store, suite: str, by: str) -> pd.DataFrame:
         """,
         {"suite": suite},
     )
+
+
+def moved(
+    store: Store,
+    suite: str,
+    probe: str,
+    metric: str,
+    view: str | None,
+    module: str | None,
+    companions: str,
+    mean: bool,
+) -> Moved:
+    """What moved along with a metric: every layer (or domain), or their mean, against companions.
+
+    ``companions`` is category or bucket, for the mix, or scores. Heads are averaged where a metric
+    has nothing but heads. Raises QueryError when there is too little to compare.
+    """
+    rows = metric_values(store, suite, probe, metric, view, module)
+    if rows["head"].isna().any():
+        rows = rows[rows["head"].isna()]  # the whole tensor, beside its heads
+    if rows["domain"].notna().any():
+        rows = rows.assign(series=rows["domain"])
+    else:
+        names = rows["layer"].map(lambda layer: "whole" if pd.isna(layer) else f"layer {layer:02}")
+        rows = rows.assign(series=names)
+    values = rows.pivot_table(index="phase", columns="series", values="value")
+    if mean:  # a phase that lacks a layer has no mean: another set of layers would make a change
+        values = values.mean(axis=1, skipna=False).to_frame("mean")
+    levels = score_levels(store, suite) if companions == "scores" else mix_levels(
+        store, suite, companions
+    )  # fmt: skip
+    return moved_with(values, levels)
 
 
 def view_columns(store: Store) -> pd.DataFrame:

@@ -42,6 +42,16 @@ CONTRACT = {
     "missing_values": "suite phase probe metric view layer module head domain reason run_id",
     "suites": "suite title about licence",
     "findings": "suite phase repo_id commit_sha severity check_id message evidence found_at",
+    "metric_changes": "suite phase_a phase_b phases_apart probe metric view layer module head "
+    "domain value_a value_b change relative_change change_per_btoken same_way run_id_a run_id_b",
+    "mix_changes": "suite phase_a run_a phase_b run_b phases_apart main_line part_of part share_a "
+    "share_b change",
+    "score_changes": "suite phase_a phase_b phases_apart source task metric shots setting model_a "
+    "model_b value_a value_b change stderr_of_independent unit",
+    "published_and_measured": "suite phase benchmark published_as published_model "
+    "published_setting published_shots published_percent measured_task measured_source "
+    "measured_metric measured_shots measured_percent measured_stderr measured_n difference "
+    "same_shots run_id imported_from",
     "audits": "suite phase repo_id revision commit_sha errors warnings notes bytes_read audited_at",
 }
 

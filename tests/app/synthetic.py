@@ -252,7 +252,7 @@ def _import_facts(store: Store, folder: Path) -> None:
     mix = ["phase,run,mix_id,source,group,category,bucket,tokens_b"]
     for phase in range(1, 28):
         for run in ("26-28k", "26-4k") if phase == 26 else (str(phase),):
-            shift = 0.003 * phase
+            shift = 0.003 * phase + 0.004 * math.sin(phase)
             for bucket, (category, share) in BUCKETS.items():
                 part = share - shift if bucket == "Web" else share + shift / 4
                 mix.append(f"{phase},{run},m,{bucket}/all,{bucket},{category},{bucket},{part * 40}")

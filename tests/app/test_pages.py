@@ -8,7 +8,7 @@ from app.options import MAIN
 
 SCRIPTS = (
     "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
-    "sql.py",
+    "moved.py", "sql.py",
 )  # fmt: skip
 
 
@@ -119,6 +119,29 @@ def test_attention_heads_can_be_told_apart(full):
     app.button_group(key="probe").set_value("attention").run()
     app.selectbox("attention_head").select("head 1").run()
     assert not app.exception
+
+
+def test_moved_warns_before_it_shows_numbers(full):
+    app = open_page("moved.py")
+    assert "22 changes between phases are few" in app.warning[0].value
+    assert "Left out, over another number of phases than most: 11 to 13, 25 to 27." in (
+        app.warning[0].value
+    )
+    table = app.dataframe[0].value
+    assert {"Spearman", "Pearson", "n", "p (permutation)", "p adjusted"} <= set(table.columns)
+    assert set(table["n"]) == {22}
+    app.selectbox("moved_with").select("benchmark scores").run()
+    assert not app.exception
+    assert "measured cloze acc 0-shot" in app.dataframe[0].value["companion"].tolist()
+    app.selectbox("moved_probe").select("loss").run()
+    app.button_group(key="moved_layers").set_value("each").run()
+    assert not app.exception
+    assert set(app.dataframe[0].value["of"]) == {"chinese", "code", "maths", "web"}
+
+
+def test_moved_says_what_is_missing(full):
+    app = open_page("moved.py", "bare")
+    assert "workbench probe bare" in [block.value for block in app.code]
 
 
 def test_sql_runs_refuses_and_limits(full):
