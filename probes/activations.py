@@ -189,7 +189,8 @@ class ActivationsSettings(ProbeSettings):
 
 class ActivationsProbe(Probe):
     """mean, variance_mean, rms_mean, rms_pooled, max_abs, kurtosis_excess, neuron_kurtosis,
-    top1_abs, top2_abs, top3_abs, and their _position, _feature and _token, median_abs, top1_ratio,
+    top1_abs, top1_position, top1_feature, top1_token, top2_abs, top2_position, top2_feature,
+    top2_token, top3_abs, top3_position, top3_feature, top3_token, median_abs, top1_ratio,
     massive_count, residual_growth, growth_exponent, growth_exponent_norms, dead_fraction, tokens,
     logit_lens_kl, logit_lens_top1, logz_mean, logit_mean, logit_max, logit_std, z_loss.
 
