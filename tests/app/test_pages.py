@@ -164,3 +164,14 @@ def test_a_matrix_as_a_whole_is_none_of_its_heads(how, value):
     assert app.selectbox("k_head").value == "as a whole"
     app.selectbox("k_head").select(how).run()
     assert app.dataframe[0].value["value"].tolist() == [value]
+
+
+def test_benchmarks_stand_by_group_and_beside_the_published(full):
+    app = open_page("benchmarks.py")
+    assert app.selectbox("beside_benchmark").options == ["LAMBADA"]
+    assert app.selectbox("bench_group").options == ["published", "shipped"]
+    assert "It is not the error over seeds." in said(app)
+    assert "compare trends, not digits" in said(app)
+    app.selectbox("bench_group").select("shipped").run()
+    assert not app.exception
+    assert app.multiselect("tasks_shipped_acc").value == ["cloze", "next_word"]
