@@ -81,18 +81,24 @@ def coverage(store: Store, suite: str) -> pd.DataFrame:
 
 
 def failures(store: Store, suite: str) -> pd.DataFrame:
-    """The newest failed run of each phase and probe that has no complete one.
+    """The newest failed run of each phase, probe and part that has no complete one.
 
-    Columns: phase, probe, started_at, seconds, error (the traceback).
+    Columns: phase, probe, part, started_at, seconds, error (the traceback).
     """
     return store.frame(
         """
-        SELECT r.phase, r.probe, r.started_at, r.seconds, r.error
+        SELECT r.phase, r.probe, r.part, r.started_at, r.seconds, r.error
         FROM runs r
-        JOIN coverage c ON c.suite = r.suite AND c.phase = r.phase AND c.probe = r.probe
-        WHERE r.suite = $suite AND r.status = 'failed' AND c.status = 'failed'
-        QUALIFY row_number() OVER (PARTITION BY r.phase, r.probe ORDER BY r.started_at DESC) = 1
-        ORDER BY r.phase, r.probe
+        JOIN phases p ON p.suite = r.suite AND p.phase = r.phase
+        WHERE r.suite = $suite AND r.status = 'failed' AND NOT EXISTS (
+            FROM runs c
+            WHERE c.suite = r.suite AND c.phase = r.phase AND c.probe = r.probe
+              AND c.status = 'complete' AND (c.part = r.part OR r.part = '')
+        )
+        QUALIFY row_number() OVER (
+            PARTITION BY r.phase, r.probe, r.part ORDER BY r.started_at DESC
+        ) = 1
+        ORDER BY r.phase, r.probe, r.part
         """,
         {"suite": suite},
     )
@@ -279,11 +285,16 @@ def training_series(store: Store, run: str, metric: str, module: str | None) -> 
 
 
 def benchmarks(store: Store, suite: str) -> pd.DataFrame:
-    """Measured and published scores of a suite: the columns of ``benchmarks``."""
+    """Measured, imported and published scores of a suite: the columns of ``benchmarks``."""
     return store.frame(
         "SELECT * FROM benchmarks WHERE suite = $suite ORDER BY source, task, metric, model, phase",
         {"suite": suite},
     )
+
+
+def benchmark_tasks(store: Store) -> pd.DataFrame:
+    """Which task stands for which published benchmark: the columns of ``benchmark_tasks``."""
+    return store.frame("SELECT * FROM benchmark_tasks ORDER BY task_group, benchmark, task")
 
 
 def data_mix(store: Store, suite: str, by: str) -> pd.DataFrame:

@@ -83,6 +83,8 @@ class RunRecord:
     notes: str
     code_version: str
     error: str | None = None
+    part: str = ""
+    """The piece of the probe's work, where it has several, such as one benchmark task."""
 
 
 def schema_scripts() -> list[tuple[int, str]]:
@@ -177,6 +179,16 @@ class Store:
                                        {"probe": probe["probe"]})  # fmt: skip
             insert(connection, "probe", probes)
             insert(connection, "metric", metrics)
+
+    def put_benchmark_tasks(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace which task measures which published benchmark.
+
+        Rows have benchmark (None for a task that no author prints), task_group, task, shots,
+        metric and reason.
+        """
+        with self.write() as connection:
+            connection.execute("DELETE FROM data.benchmark_task")
+            insert(connection, "benchmark_task", rows)
 
     def write_run(self, record: RunRecord, tables: Mapping[str, pa.Table]) -> None:
         """A run and all its rows, in one transaction; tables as ``probes.base`` defines them.

@@ -46,6 +46,7 @@ HISTOGRAMS = pa.schema(
 BENCHMARKS = pa.schema(
     [
         ("task", pa.string()),
+        ("parent", pa.string()),
         ("metric", pa.string()),
         ("value", pa.float64()),
         ("stderr", pa.float64()),
@@ -100,6 +101,16 @@ class Measuring:
     """The dtype the model computes in; statistics always accumulate in float64."""
     progress: Callable[[float], None] = lambda fraction: None
     """Called now and then with the fraction done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a probe's work on a checkpoint that is a job, and a run, of its own."""
+
+    name: str
+    settings: ProbeSettings | None
+    """Those of the piece alone; None when it is not run, for the reason given."""
+    reason: str = ""
 
 
 @dataclass
@@ -227,7 +238,10 @@ class ProbedCheckpoint(Protocol):
 
 
 class Probe(ABC):
-    """Base of all probes; the class docstring of a probe lists the metric ids it yields."""
+    """Base of all probes; the class docstring of a probe lists the metric ids it yields.
+
+    One instance measures one checkpoint, part after part, and may keep what the parts share.
+    """
 
     id: ClassVar[str]
     version: ClassVar[int]
@@ -252,6 +266,20 @@ class Probe(ABC):
             if file.is_file() and not file.name.endswith(".md"):
                 digest.update(file.name.encode() + b"\0" + file.read_bytes())
         return digest.hexdigest()
+
+    @classmethod
+    def parts(cls, settings: Any) -> list[Part]:
+        """The pieces that may fail, and be repeated, each on its own; by default one, unnamed.
+
+        A piece's settings come to that piece alone when they are asked for their parts. Raises
+        UsageError for settings that cannot be met.
+        """
+        return [Part("", settings)]
+
+    @classmethod
+    def inputs_digest(cls, settings: Any) -> str:
+        """Hash of the user's files that the settings name; when it changes, jobs are redone."""
+        return ""
 
     @abstractmethod
     def measure(

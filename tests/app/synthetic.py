@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from analysis_db.imports.tables import import_data_mix, import_published_scores
 from analysis_db.imports.training_log import import_training_log
-from analysis_db.store import RunRecord, Store
+from analysis_db.store import RunRecord, Store, insert
 from probes.base import MEASUREMENTS
 
 SUITE, ABSENT, MISSING, FAILED, NO_STEP = "small", 26, 12, 9, 14
@@ -76,8 +76,28 @@ def build(folder: Path) -> Store:
             failed = probe == "loss" and phase == FAILED
             store.write_run(_run(phase, probe, failed), {} if failed else found)
     _import_facts(store, folder)
+    _benchmark_tasks(store)
     _audit(store)
     return store
+
+
+def _benchmark_tasks(store: Store) -> None:
+    """Which task stands for which published benchmark, and a score measured elsewhere."""
+    tasks = [
+        {"benchmark": None, "task_group": "shipped", "task": "cloze", "metric": None},
+        {"benchmark": None, "task_group": "shipped", "task": "next_word", "metric": None},
+        {"benchmark": "LAMBADA", "task_group": "published", "task": "lambada_openai",
+         "metric": "acc", "shots": 0},
+        {"benchmark": "GSM8K", "task_group": "published", "task": "gsm8k", "metric": "exact_match",
+         "shots": 4},
+    ]  # fmt: skip
+    store.put_benchmark_tasks([{"shots": None, "reason": None, **task} for task in tasks])
+    elsewhere = {
+        "suite": SUITE, "phase": 5, "task": "lambada_openai", "metric": "acc", "value": 0.4,
+        "stderr": 0.02, "n": 5153, "shots": 0, "imported_from": "results.json", "file_sha256": "0",
+    }  # fmt: skip
+    with store.write() as connection:
+        insert(connection, "imported_score", [elsewhere])
 
 
 def _audit(store: Store) -> None:
@@ -235,6 +255,7 @@ def _benchmarks(phase: int) -> pa.Table:
         {"task": "cloze", "metric": "acc", "value": 0.25 + 0.012 * phase, "stderr": 0.03},
         {"task": "next_word", "metric": "acc", "value": 0.01 * phase, "stderr": 0.015},
         {"task": "next_word", "metric": "perplexity", "value": 300 / phase, "stderr": 4.0},
+        {"task": "lambada_openai", "metric": "acc", "value": 0.02 * phase, "stderr": 0.01},
     ]
     fixed = {
         "n": 200,

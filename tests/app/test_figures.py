@@ -135,7 +135,7 @@ def test_heat_map_colours(axis):
 
 
 def test_band_is_1_96_stderr_and_breaks_at_gaps(axis):
-    frame = values((0,)).assign(task="cloze", stderr=0.5, n=200)
+    frame = values((0,)).assign(series="cloze", stderr=0.5, n=200)
     fig = measured_scores(frame, axis, metric="acc", title="")
     bands = [trace for trace in fig.data if trace.fill == "toself"]
     assert [(min(b.x), max(b.x)) for b in bands] == [(1, 11), (13, 25), (27, 27)]

@@ -200,3 +200,14 @@ def test_loss_by_position_follows_domain_and_phases(full):
     assert not app.exception
     app.multiselect("loss_phases").set_value([]).run()
     assert "Choose at least one phase." in said(app)
+
+
+def test_benchmarks_stand_by_group_and_beside_the_published(full):
+    app = open_page("benchmarks.py")
+    assert app.selectbox("beside_benchmark").options == ["LAMBADA"]
+    assert app.selectbox("bench_group").options == ["published", "shipped"]
+    assert "It is not the error over seeds." in said(app)
+    assert "compare trends, not digits" in said(app)
+    app.selectbox("bench_group").select("shipped").run()
+    assert not app.exception
+    assert app.multiselect("tasks_shipped_acc").value == ["cloze", "next_word"]

@@ -102,7 +102,7 @@ def test_training_series(store):
 
 def test_benchmarks_tell_measured_from_published(store):
     scores = queries.benchmarks(store, "small")
-    assert len(scores[scores["source"] == "measured"]) == 25 * 3
+    assert len(scores[scores["source"] == "measured"]) == 25 * 4
     published = scores[scores["source"] == "published"]
     assert 26 in set(published["phase"])
     assert published["stderr"].isna().all()

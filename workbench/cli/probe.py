@@ -119,7 +119,8 @@ def failures(suite: SuiteName = "demo", as_json: Json = False) -> None:
         print_rows(rows, as_json=True)
         return
     for row in rows:
-        console.rule(f"phase {row['phase']}, {row['probe']}, {row['started_at']}")
+        what = f"{row['probe']} {row['part']}".rstrip()
+        console.rule(f"phase {row['phase']}, {what}, {row['started_at']}")
         console.print(row["error"], markup=False, highlight=False)
     console.print(f"{len(rows)} failed." if rows else "No job has failed.")
 

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from analysis_db import queries
 from analysis_db.store import Store
 from probes.base import Metric, Probe, installed_probe_ids, installed_probes
+from probes.benchmark_groups import published_tasks
 from workbench.catalogue import record_suite
 from workbench.errors import UsageError
 from workbench.hub.endpoint import hub_of
@@ -63,6 +64,7 @@ class ProbeResult:
             {
                 "phase": outcome.job.phase.phase,
                 "probe": outcome.job.probe.id,
+                "part": outcome.job.part,
                 "status": "failed" if outcome.error else "measured",
                 "values": outcome.rows,
                 "seconds": round(outcome.seconds, 2),
@@ -96,6 +98,8 @@ class ProbeResult:
                 f" Not on disk: `workbench pull {self.request.suite} --phases "
                 f"{_spans(plan.unpulled)} --with-optimizer`."
             )
+        for name, reason in plan.not_run:
+            text += f"\nNot run: {name}: {reason}."
         return text
 
     def retry_command(self) -> str:
@@ -286,6 +290,7 @@ def register(store: Store, probes: Sequence[type[Probe]]) -> None:
             for m in p.metrics
         ],
     )
+    store.put_benchmark_tasks(published_tasks())
 
 
 def coverage(name: str, home: Home) -> list[dict[str, Any]]:
