@@ -75,8 +75,3 @@ class Notebook:
     def runs(self) -> pd.DataFrame:
         """Every run of a probe with its provenance, the newest first."""
         return self.sql("FROM runs ORDER BY started_at DESC, run_id")
-
-
-def open_notebook(path: str | Path) -> Notebook:
-    """The metrics store in that file; nothing is opened before the first question."""
-    return Notebook(Path(path))
