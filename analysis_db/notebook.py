@@ -180,8 +180,3 @@ def _by_layer(found: pd.DataFrame) -> pd.DataFrame:
 def _plain(value: Any) -> Any:
     """A number of numpy as Python's own, which parameters of a query must be."""
     return value.item() if hasattr(value, "item") else value
-
-
-def open_notebook(path: str | Path) -> Notebook:
-    """The metrics store in that file; nothing is opened before the first question."""
-    return Notebook(Path(path))

@@ -11,45 +11,6 @@ import pandas as pd
 from analysis_db.companions import Moved, mix_levels, moved_with, score_levels
 from analysis_db.store import Store
 
-EXAMPLES: dict[str, str] = {
-    "Loss of each domain, phase by phase": """\
-SELECT phase, label, domain, round(value, 4) AS bits_per_byte
-FROM phase_metrics
-WHERE probe = 'loss' AND metric = 'bits_per_byte'
-ORDER BY suite, domain, phase""",
-    "What is missing, and what failed": """\
-SELECT suite, probe, status, count(*) AS phases, string_agg(phase, ', ' ORDER BY phase) AS which
-FROM coverage
-WHERE status <> 'measured'
-GROUP BY ALL
-ORDER BY ALL""",
-    "Matrices that grew most between first and last phase": """\
-SELECT layer, module, min_by(value, phase) AS first, max_by(value, phase) AS last,
-       round(last / first, 2) AS growth
-FROM phase_metrics
-WHERE metric = 'rms' AND view = 'effective' AND layer IS NOT NULL
-GROUP BY suite, layer, module
-ORDER BY growth DESC
-LIMIT 20""",
-    "Share of each bucket in the data mix": """\
-SELECT phase, run, bucket, round(100 * sum(share), 2) AS percent
-FROM data_mix_share
-GROUP BY suite, phase, run, bucket
-ORDER BY suite, phase, run, bucket""",
-    "Slowest runs": """\
-SELECT suite, phase, probe, status, round(seconds, 2) AS seconds, device, dtype, started_at
-FROM runs
-ORDER BY seconds DESC
-LIMIT 20""",
-    "Training loss, mean of every 50 steps": """\
-SELECT run, step // 50 * 50 AS from_step, round(avg(value), 4) AS loss
-FROM training_steps
-WHERE metric = 'loss'
-GROUP BY ALL
-ORDER BY ALL""",
-}
-"""Title -> query: starting points for the SQL page."""
-
 _MIX_COLUMNS = {"category", "bucket", "source_group"}
 
 
@@ -346,11 +307,11 @@ def moved(
 
 
 def view_columns(store: Store) -> pd.DataFrame:
-    """view, about, column, type of every public view, as they stand in the store."""
+    """view, about, column, type, what of every public view, as they stand in the store."""
     return store.frame(
         """
         SELECT v.view_name AS "view", v.comment AS about, c.column_name AS "column",
-               c.data_type AS "type"
+               c.data_type AS "type", c.comment AS what
         FROM duckdb_views() v
         JOIN duckdb_columns() c ON c.table_name = v.view_name AND c.schema_name = v.schema_name
         WHERE v.schema_name = 'main' AND NOT v.internal

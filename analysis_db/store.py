@@ -15,13 +15,15 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 
 from analysis_db.errors import StoreBusy, StoreError, StoreTooNew
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FIRST_PAUSE_S, PAUSE_GROWTH, LONGEST_PAUSE_S, PATIENCE_S = 0.005, 1.6, 0.25, 10.0
 # The same for every reader: DuckDB refuses two configurations of one file in one process.
@@ -101,20 +103,22 @@ class Store:
         self.path = path
 
     @contextmanager
-    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A short, read-only, sealed connection.
+    def read(
+        self, config: Mapping[str, Any] = READER_CONFIG
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A short, read-only, sealed connection; one ``config`` for all readers of a process.
 
         Raises StoreError when there is no store, StoreTooNew and StoreBusy.
         """
         if not self.path.exists():
             raise StoreError(f"There is no metrics store at {self.path}: {_NEWS}")
-        connection = self._connect(read_only=True)
+        connection = self._connect(config)
         try:
             if self._check_version(connection) < schema_scripts()[-1][0]:
                 connection.close()
                 with self.write():
                     pass  # every view that a reader may ask for is there from now on
-                connection = self._connect(read_only=True)
+                connection = self._connect(config)
             yield connection
         finally:
             connection.close()
@@ -128,7 +132,7 @@ class Store:
         with _writing:
             if not self.path.exists():
                 self._create()
-            connection = self._connect(read_only=False)
+            connection = self._connect(None)
             try:
                 found = self._check_version(connection)
                 connection.execute("BEGIN")
@@ -142,7 +146,7 @@ class Store:
             finally:
                 connection.close()  # an open transaction is rolled back
 
-    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
         """The result of a query with ``$name`` parameters as a pandas frame."""
         with self.read() as connection:
             return connection.execute(sql, dict(params or {})).df()
@@ -238,12 +242,12 @@ class Store:
         sql = "SELECT fingerprint FROM data.newest_run WHERE suite = $suite"
         return set(self.table(sql, {"suite": suite})["fingerprint"].to_pylist())
 
-    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+    def _connect(self, reader_config: Mapping[str, Any] | None) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + PATIENCE_S
         pause = FIRST_PAUSE_S
         while True:
             try:
-                return _open(self.path, read_only=read_only)
+                return _open(self.path, reader_config)
             except (duckdb.Error, OSError) as error:
                 if not any(text in str(error) for text in _BUSY_TEXTS):
                     raise StoreError(self._unusable(error)) from None
@@ -261,7 +265,7 @@ class Store:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _remove(draft)  # of a process that was killed and had our number
-            with _open(draft, read_only=False) as connection:
+            with _open(draft, None) as connection:
                 connection.execute("BEGIN")
                 _migrate(connection, 0)
                 connection.execute("COMMIT")
@@ -305,11 +309,13 @@ class Store:
         )
 
 
-def _open(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def _open(path: Path, reader_config: Mapping[str, Any] | None) -> duckdb.DuckDBPyConnection:
+    """To read with that configuration, or to write."""
     with _opening:
-        config = READER_CONFIG if read_only else {}
-        connection = duckdb.connect(path, read_only=read_only, config=config)
-        if not read_only:
+        connection = duckdb.connect(
+            path, read_only=reader_config is not None, config=dict(reader_config or {})
+        )
+        if reader_config is None:
             connection.execute(_SEAL[0])
         elif not _value(connection, "SELECT current_setting('lock_configuration')"):
             for statement in _SEAL:

@@ -151,6 +151,7 @@ def test_sql_runs_refuses_and_limits(full):
     app.text_area("q").set_value("SELECT * FROM read_csv('/etc/passwd')").run()
     assert not app.exception
     assert len(app.error) == 1
+    assert "disabled" in app.code[0].value
     app.text_area("q").set_value("SELECT * FROM training_steps").run()
     app.selectbox("rows").select(100).run()
     assert len(app.dataframe[0].value) == 100
@@ -161,7 +162,35 @@ def test_sql_example_fills_the_editor(full):
     app = open_page("sql.py")
     app.selectbox("example").select("Slowest runs").run()
     assert "ORDER BY seconds DESC" in app.text_area("q").value
+    assert "Which measurements took longest" in said(app)
     assert not app.error
+
+
+def test_sql_takes_parameters(full):
+    app = open_page("sql.py")
+    app.text_area("q").set_value("SELECT phase FROM phases WHERE suite = $s AND phase > $p").run()
+    assert "$p" in app.code[0].value
+    app.text_area("params").set_value("s=small\np=25").run()
+    assert not app.error
+    assert app.dataframe[0].value["phase"].tolist() == [26, 27]
+
+
+def test_sql_saves_and_deletes_a_query(home, full):
+    app = open_page("sql.py")
+    app.text_area("q").set_value("SELECT 7 AS seven").run()
+    app.text_input("save_name").set_value("../mine")
+    save = next(b for b in app.button if b.label == "Save this query")
+    save.click().run()
+    assert "A name has" in app.error[0].value
+    app.text_input("save_name").set_value("my seven")
+    next(b for b in app.button if b.label == "Save this query").click().run()
+    assert (home / "queries/my seven.sql").read_text() == "SELECT 7 AS seven"
+    app.text_area("q").set_value("SELECT 8 AS eight").run()
+    app.selectbox("example").select("saved: my seven").run()
+    assert app.text_area("q").value == "SELECT 7 AS seven"
+    app.button("delete").click().run()
+    assert not app.exception
+    assert list((home / "queries").iterdir()) == []
 
 
 def reduced():

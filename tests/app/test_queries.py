@@ -3,7 +3,6 @@
 import pytest
 
 from analysis_db import queries
-from analysis_db.sandbox import run_sql
 from tests.app.synthetic import ABSENT, DOMAINS, LAYERS, MISSING, STEPS
 
 
@@ -126,8 +125,3 @@ def test_views_are_described(store):
     assert {"phases", "phase_metrics", "coverage", "benchmarks"} <= set(views["view"])
     assert "value" in set(views.loc[views["view"] == "phase_metrics", "column"])
     assert views["about"].notna().all()
-
-
-@pytest.mark.parametrize("title", queries.EXAMPLES)
-def test_examples_run_and_answer(store, title):
-    assert run_sql(store, queries.EXAMPLES[title]).table.num_rows > 0
