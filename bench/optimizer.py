@@ -18,15 +18,16 @@ import time
 from pathlib import Path
 
 PROBE = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(int(sys.argv[2]))
 from probes.base import Measuring
 from probes.optimizer import OptimizerProbe
 from workbench.checkpoints import Checkpoint
-def resident():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def resident():  # getrusage would count what the parent had
+    status = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM")) * 1024
 before, started = resident(), time.perf_counter()
 settings = OptimizerProbe.Settings(lr=0.01, matrix_lr=0.01 / 7.5, eps=1e-15, beta1=0.9, beta2=0.95)
 found = OptimizerProbe().measure(Checkpoint.open(Path(sys.argv[1])), settings, Measuring())

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-CHUNK = 1 << 17
+CHUNK = 1 << 16
 """Elements at a time: what is computed of them stays in the processor's cache."""
 
 
@@ -106,8 +106,8 @@ def _of_chunk(m: torch.Tensor, v: torch.Tensor, update: Update | None, eps: floa
     found.r, found.r_square = float(r.sum()), float(r @ r)
     found.r_min, found.r_max = (float(x) for x in torch.aminmax(r))
     if eps is not None:
-        found.below_eps = int((r < eps).sum())
-        found.below_10eps = int((r < 10 * eps).sum())
+        found.below_eps = _below(r, found.r_min, eps)
+        found.below_10eps = _below(r, found.r_min, 10 * eps)
     m = m.abs_()
     some = (m, r) if found.r_min > 0 else (m[r > 0], r[r > 0])
     found.snr, found.snr_n = float((some[0] / some[1]).sum()), some[1].numel()
@@ -116,6 +116,10 @@ def _of_chunk(m: torch.Tensor, v: torch.Tensor, update: Update | None, eps: floa
         u = m.div_(r.div_(math.sqrt(of_v)).add_(update.eps)).div_(of_m)
         found.u_square, found.u_max = float(u @ u), float(u.max())
     return found
+
+
+def _below(values: torch.Tensor, smallest: float, bound: float) -> int:
+    return 0 if smallest >= bound else int((values < bound).count_nonzero())
 
 
 def add_weights(total: Sums, weight: torch.Tensor, fp32: torch.Tensor | None) -> None:

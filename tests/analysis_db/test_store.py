@@ -26,7 +26,7 @@ CONTRACT = {
     "histograms": "suite phase probe metric view layer module edges counts run_id",
     "runs": "run_id suite phase probe probe_version settings status started_at seconds device "
     "dtype commit_sha code_version error",
-    "coverage": "suite phase probe status",
+    "coverage": "suite phase probe status reason",
     "benchmark_tasks": "benchmark task_group task shots metric reason",
     "benchmarks": "suite phase model task metric value stderr n shots source",
     "data_mix": "suite phase run source source_group category bucket tokens_b",

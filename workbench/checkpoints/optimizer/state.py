@@ -5,17 +5,16 @@ import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from workbench.checkpoints.roles import alpha_roles, role
+from workbench.checkpoints.roles import Role
 from workbench.errors import CheckpointError
 
 if TYPE_CHECKING:
     from workbench.checkpoints.checkpoint import Checkpoint
 
-_LAYER = re.compile(r"\.(?:layers|blocks|h)\.(\d+)\.")
 _WRAPPERS = re.compile(r"^module\.|_orig_mod\.|_fsdp_wrapped_module\.")
 _VOCABULARY = ("embed", "lm_head")
 
@@ -59,29 +58,16 @@ class OptimizerState(Protocol):
         """One parameter after the other, read now. Raises CheckpointError."""
 
 
-class Place(NamedTuple):
-    """Where the values of a parameter are filed."""
-
-    module: str
-    layer: int | None
-
-
-def place(name: str) -> Place:
-    """The module and layer of a parameter; one that the roles do not know keeps its own name.
+def places(checkpoint: "Checkpoint") -> dict[str, tuple[Role, ...]]:
+    """Where the values of each parameter are filed; q, k and v that share a matrix, in three.
 
     A learnable scale stands under the module that it multiplies, as ``q_proj_alpha``.
     """
-    known = role(name)
-    if known is not None:
-        return Place(known.module, known.layer)
-    scaled = alpha_roles(name)
-    if scaled:
-        one = f"{scaled[0].module}_alpha" if len(scaled) == 1 else name.rsplit(".", 1)[-1]
-        return Place(one, scaled[0].layer)
-    layer = _LAYER.search(name)
-    *_, module, kind = f".{name}".split(".")
-    own = module if kind == "weight" else f"{module}_{kind}"
-    return Place(own, int(layer[1]) if layer else None)
+    found = dict(checkpoint.roles())
+    for name, scaled in checkpoint.alpha_roles().items():
+        own = f"{scaled[0].module}_alpha" if len(scaled) == 1 else name.rsplit(".", 1)[-1]
+        found[name] = (Role(own, scaled[0].layer),)
+    return found
 
 
 class Parameters:
@@ -90,7 +76,8 @@ class Parameters:
     def __init__(self, checkpoint: "Checkpoint") -> None:
         self.checkpoint = checkpoint
         self.what = checkpoint.what
-        self.shapes = checkpoint.shapes
+        self.places = places(checkpoint)
+        self.shapes = {n: shape for n, shape in checkpoint.shapes.items() if n in self.places}
         self.tied = bool(checkpoint.config.get("tie_word_embeddings", False))
 
     def wrong(self, file: Path, problem: str, remedy: str = "pull it again") -> CheckpointError:
@@ -107,7 +94,7 @@ class Parameters:
         """The names in the order of the checkpoint's tensors.
 
         Raises CheckpointError for one that the weights do not have, and for a weight that has no
-        state; the tied head needs none. Buffers of old formats, which no role knows, need none.
+        state; the tied head needs none.
         """
         unknown = sorted(set(names) - self.shapes.keys())
         if unknown:
@@ -119,9 +106,7 @@ class Parameters:
         missing = [
             name
             for name in self.shapes
-            if name not in names
-            and (role(name) is not None or alpha_roles(name))
-            and not (self.tied and place(name).module == "lm_head")
+            if name not in names and not (self.tied and self.places[name][0].module == "lm_head")
         ]
         if missing:
             raise self.wrong(
@@ -141,7 +126,7 @@ class Parameters:
     def _padded(self, name: str, found: tuple[int, ...]) -> bool:
         """Is it the vocabulary's matrix with rows added, so that it divides among processes?"""
         wanted = tuple(self.shapes[name])
-        if place(name).module not in _VOCABULARY or len(found) != len(wanted):
+        if self.places[name][0].module not in _VOCABULARY or len(found) != len(wanted):
             return False
         return found[0] > wanted[0] and found[1:] == wanted[1:]
 
