@@ -153,6 +153,41 @@ def metric_values(
     )
 
 
+def position_values(store: Store, suite: str) -> pd.DataFrame:
+    """phase, label, domain, low, high, nll, tokens: the loss by position in the window.
+
+    A row for each bucket of positions, ``low`` to ``high`` inclusive.
+    """
+    return store.frame(
+        """
+        SELECT phase, label, domain,
+               CAST(regexp_extract(module, '(\\d+)-', 1) AS INTEGER) AS low,
+               CAST(regexp_extract(module, '-(\\d+)', 1) AS INTEGER) AS high,
+               max(value) FILTER (WHERE metric = 'nll') AS nll,
+               CAST(max(value) FILTER (WHERE metric = 'tokens') AS BIGINT) AS tokens
+        FROM phase_metrics
+        WHERE suite = $suite AND probe = 'loss' AND module LIKE 'position %'
+        GROUP BY phase, label, domain, module
+        ORDER BY phase, domain, low
+        """,
+        {"suite": suite},
+    )
+
+
+def token_sets(store: Store, suite: str, probe: str) -> pd.DataFrame:
+    """phase, token_set: the hash of the tokens that a probe's newest run of each phase read."""
+    return store.frame(
+        """
+        SELECT DISTINCT r.phase, json_extract_string(r.notes, '$.token_set_sha256') AS token_set
+        FROM runs r
+        JOIN phase_metrics m ON m.run_id = r.run_id AND m.suite = r.suite AND m.probe = r.probe
+        WHERE r.suite = $suite AND r.probe = $probe
+        ORDER BY r.phase
+        """,
+        {"suite": suite, "probe": probe},
+    )
+
+
 def seam(store: Store, suite: str, metric: str, module: str) -> pd.DataFrame:
     """Mean over layers of a weight metric in both views, and of the alphas.
 

@@ -164,3 +164,16 @@ def test_a_matrix_as_a_whole_is_none_of_its_heads(how, value):
     assert app.selectbox("k_head").value == "as a whole"
     app.selectbox("k_head").select(how).run()
     assert app.dataframe[0].value["value"].tolist() == [value]
+
+
+def test_loss_by_position_follows_domain_and_phases(full):
+    app = open_page("loss.py")
+    assert app.selectbox("loss_domain").value == "web"
+    assert app.multiselect("loss_phases").value[0] == 1
+    assert app.multiselect("loss_phases").value[-1] == 27
+    assert "in the same windows: phase 1-8,10-11,13-25 · phase 27." in said(app)
+    app.selectbox("loss_domain").select("code").run()
+    app.multiselect("loss_phases").set_value([2, 27]).run()
+    assert not app.exception
+    app.multiselect("loss_phases").set_value([]).run()
+    assert "Choose at least one phase." in said(app)

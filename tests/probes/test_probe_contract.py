@@ -23,7 +23,7 @@ SCHEMAS = {
 }
 QUICK = {
     "benchmarks": {"limit": 4, "max_length": 512},
-    "loss": {"batch_size": 16},
+    "loss": {"bytes_per_domain": 16000},
     "activations": {"windows_per_domain": 2, "window": 32},
     "attention": {"windows_per_domain": 2, "window": 32},
 }
