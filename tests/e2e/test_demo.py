@@ -18,7 +18,7 @@ from workbench.settings import Home
 from workbench.suites import load_suite
 
 DOMAINS = ("chinese", "code", "maths", "web")
-PROBES = ("activations", "attention", "benchmarks", "loss", "spectra", "weights")
+PROBES = ("activations", "attention", "benchmarks", "changes", "loss", "spectra", "weights")
 
 
 @pytest.fixture(scope="module")
