@@ -106,7 +106,8 @@ class SiteStatistics:
         count = min(MEDIAN_POSITIONS, length)
         middle = (2 * torch.arange(count, device=x_BTD.device) + 1) * length // (2 * count)
         sampled_BX = x_BTD[:, middle].float().abs().flatten(1)
-        medians_B = sampled_BX.median(-1).values.double()
+        # kthvalue takes a third of the time of median, and gives the same.
+        medians_B = sampled_BX.kthvalue((sampled_BX.shape[1] + 1) // 2, -1).values.double()
         sums = (
             sum_N, square_N, cubes.double(), root4_N.double().square(),
             spread_N / (features - 1), norm_N / features**0.5, norm_N, medians_B,
@@ -230,20 +231,21 @@ class LogitStatistics:
         self._entries = 0
         self._sums: torch.Tensor | float = 0.0
         """log Z, its square, logits, their squares; float64 over tokens."""
-        self._max = -math.inf
+        self._max = torch.tensor(-math.inf)
 
     def update(self, logits_NV: torch.Tensor) -> None:
-        """Take in some tokens; their softmax is held once beside them."""
-        logits_NV = logits_NV.float()
-        self._tokens += len(logits_NV)
+        """Take in some tokens; the softmax of a block of them is held beside them."""
         self._entries += logits_NV.numel()
-        # The log-softmax kernel reads a row once where logsumexp passes over it three times.
-        logz_N = (logits_NV[:, 0] - logits_NV.log_softmax(-1)[:, 0]).double()
-        sum_N = logits_NV.sum(-1).double()
-        square_N = torch.linalg.vector_norm(logits_NV, dim=-1).double().square()
-        sums = (logz_N, logz_N.square(), sum_N, square_N)
-        self._sums = self._sums + torch.stack([column.sum() for column in sums])
-        self._max = max(self._max, float(logits_NV.amax()))
+        self._tokens += len(logits_NV)
+        for logits_RV in logits_NV.split(max(1, BLOCK // logits_NV.shape[1])):
+            logits_RV = logits_RV.float()
+            # This kernel reads a row once where logsumexp passes over it three times.
+            logz_R = (logits_RV[:, 0] - logits_RV.log_softmax(-1)[:, 0]).double()
+            sum_R = logits_RV.sum(-1).double()
+            square_R = torch.linalg.vector_norm(logits_RV, dim=-1).double().square()
+            sums = (logz_R, logz_R.square(), sum_R, square_R)
+            self._sums = self._sums + torch.stack([column.sum() for column in sums])
+            self._max = torch.maximum(self._max, logits_RV.amax().cpu())
 
     def values(self) -> Values:
         logz, logz_square, total, square = torch.as_tensor(self._sums).tolist()
@@ -253,7 +255,7 @@ class LogitStatistics:
         return {
             "logz_mean": logz / self._tokens,
             "logit_mean": mean,
-            "logit_max": self._max,
+            "logit_max": float(self._max),
             "logit_std": variance**0.5,
             "z_loss": logz_square / self._tokens,
         }

@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat
 
 from probes.activation_statistics import (
     LensStatistics,
@@ -15,7 +15,7 @@ from probes.activation_statistics import (
     gram_triangle,
     growth_exponent,
 )
-from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint, ProbeSettings
+from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint
 from probes.batches import with_batch_size
 from probes.sites import (
     EMBED,
@@ -24,6 +24,7 @@ from probes.sites import (
     NEURONS,
     Anatomy,
     Handler,
+    WindowSettings,
     anatomy,
     load_with_windows,
 )
@@ -171,13 +172,7 @@ LENS_ELEMENTS = 2**25
 """Logits that are held at a time: 128 MiB of float32, and their softmax beside them."""
 
 
-class ActivationsSettings(ProbeSettings):
-    window: int = Field(default=128, ge=4)
-    """Tokens per window, its start token included; at most the checkpoint's context."""
-    windows_per_domain: PositiveInt = 4
-    """Windows of the probe text that are read, of each domain."""
-    batch_size: PositiveInt | None = None
-    """Windows per forward pass; found by itself unless given, halved when memory runs out."""
+class ActivationsSettings(WindowSettings):
     dead_tau: PositiveFloat = 1e-3
     """A neuron below this share of the median neuron's maximum counts as dead."""
     sampled_tokens: int = Field(default=256, ge=4)
@@ -219,9 +214,7 @@ class ActivationsProbe(Probe):
     def measure(
         self, checkpoint: ProbedCheckpoint, settings: ActivationsSettings, measuring: Measuring
     ) -> Measurements:
-        model, ids_NT = load_with_windows(
-            checkpoint, measuring, settings.window, settings.windows_per_domain
-        )
+        model, ids_NT = load_with_windows(checkpoint, settings, measuring)
         parts = anatomy(model)
         sampled_NT = sampled(ids_NT, settings.sampled_tokens)
 
@@ -245,6 +238,8 @@ class ActivationsProbe(Probe):
         reading.add_sketches(found)
         found.add("tokens", ids_NT.numel())
         found.notes["token_set_sha256"] = token_hash(ids_NT)
+        if settings.text_sha256 is not None:
+            found.notes["text_sha256"] = settings.text_sha256
         found.notes["sampled_token_set_sha256"] = token_hash(ids_NT[sampled_NT][None])
         found.notes["token_text"] = _token_text(found, checkpoint)
         return found

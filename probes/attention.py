@@ -4,10 +4,9 @@ import sys
 from typing import Any
 
 import torch
-from pydantic import Field, PositiveInt
 
 from probes.attention_statistics import AttentionStatistics
-from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint, ProbeSettings
+from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint
 from probes.batches import with_batch_size
 from probes.sites import (
     FUSED,
@@ -16,6 +15,7 @@ from probes.sites import (
     ROTATION,
     Anatomy,
     Handler,
+    WindowSettings,
     alpha,
     anatomy,
     load_with_windows,
@@ -23,13 +23,8 @@ from probes.sites import (
 from probes.text import PROBE_TEXT, token_hash
 
 
-class AttentionSettings(ProbeSettings):
-    window: int = Field(default=128, ge=2)
-    """Tokens per window, its start token included; at most the checkpoint's context."""
-    windows_per_domain: PositiveInt = 4
-    """Windows of the probe text that are read, of each domain."""
-    batch_size: PositiveInt | None = None
-    """Windows per forward pass; found by itself unless given, halved when memory runs out."""
+class AttentionSettings(WindowSettings):
+    """Those of every probe that reads windows."""
 
 
 class AttentionProbe(Probe):
@@ -82,9 +77,7 @@ class AttentionProbe(Probe):
     def measure(
         self, checkpoint: ProbedCheckpoint, settings: AttentionSettings, measuring: Measuring
     ) -> Measurements:
-        model, ids_NT = load_with_windows(
-            checkpoint, measuring, settings.window, settings.windows_per_domain
-        )
+        model, ids_NT = load_with_windows(checkpoint, settings, measuring)
         parts = anatomy(model)
 
         def read(batch_size: int) -> AttentionReading:
@@ -105,6 +98,8 @@ class AttentionProbe(Probe):
                 for head, value in enumerate(per_head):
                     found.add(metric, value, layer=layer, module="attention", head=head)
         found.notes["token_set_sha256"] = token_hash(ids_NT)
+        if settings.text_sha256 is not None:
+            found.notes["text_sha256"] = settings.text_sha256
         return found
 
 

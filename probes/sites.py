@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import torch
 from nnsight import NNsight
+from pydantic import Field, PositiveInt
 
 from probes.base import Measuring, ProbedCheckpoint
-from probes.text import Windows, cut, probe_text
+from probes.text import TextSettings, Windows, cut
 from workbench.errors import UsageError
 
 EMBED, FINAL_NORM = "embed", "final_norm"
@@ -247,12 +248,25 @@ def _value(envoy: Any, side: str) -> Any:
     return envoy.input if side == "input" else _first(envoy.output)
 
 
+class WindowSettings(TextSettings):
+    """Base of the settings of probes that read a fixed number of windows."""
+
+    window: int = Field(default=128, ge=4)
+    """Tokens per window, its start token included; at most the checkpoint's context."""
+    windows_per_domain: PositiveInt = 4
+    """Windows of the probe text that are read, of each domain."""
+    batch_size: PositiveInt | None = None
+    """Windows per forward pass to begin with; else found. Halved when the memory runs out."""
+
+
 def load_with_windows(
-    checkpoint: ProbedCheckpoint, measuring: Measuring, window: int, per_domain: int
+    checkpoint: ProbedCheckpoint, settings: WindowSettings, measuring: Measuring
 ) -> tuple[Any, torch.Tensor]:
-    """The model, and ``per_domain`` windows of every domain of the probe text (ids_NT)."""
-    domains = cut(probe_text(), checkpoint.load_tokenizer(), checkpoint.config, window)
-    ids_NT = packed(domains, per_domain)
+    """The model, and the windows of the text that the settings ask for (ids_NT)."""
+    domains = cut(
+        settings.documents(), checkpoint.load_tokenizer(), checkpoint.config, settings.window
+    )
+    ids_NT = packed(domains, settings.windows_per_domain)
     return checkpoint.load_model(device=measuring.device, dtype=measuring.dtype), ids_NT
 
 

@@ -10,11 +10,12 @@ from probes.activations import ActivationsProbe
 from probes.attention import AttentionProbe
 from probes.base import Measuring
 from probes.loss import LossProbe
-from probes.sites import load_with_windows
+from probes.sites import WindowSettings, load_with_windows
 from tests.fixtures.tiny_checkpoint import write_yulan
 from workbench.checkpoints import Checkpoint
 
 WINDOW, PER_DOMAIN = 32, 2
+WINDOWS = WindowSettings(window=WINDOW, windows_per_domain=PER_DOMAIN)
 SMALL = {"window": WINDOW, "windows_per_domain": PER_DOMAIN, "batch_size": 3}
 
 
@@ -27,7 +28,7 @@ def table(found):
 
 
 def test_activations_equal_forward_hooks(llama):
-    model, ids_NT = load_with_windows(llama, Measuring(), WINDOW, PER_DOMAIN)
+    model, ids_NT = load_with_windows(llama, WINDOWS, Measuring())
     seen = {}
     for i, layer in enumerate(model.model.layers):
         hooked = {
@@ -81,7 +82,7 @@ def test_attention_of_a_phase_is_that_of_its_fold(yulan, folded):
 @pytest.mark.parametrize("qk_layernorm", [False, True])
 def test_attention_equals_eager_attention_weights(tmp_path, qk_layernorm):
     checkpoint = Checkpoint.open(write_yulan(tmp_path / "checkpoint", qk_layernorm=qk_layernorm))
-    model, ids_NT = load_with_windows(checkpoint, Measuring(), WINDOW, PER_DOMAIN)
+    model, ids_NT = load_with_windows(checkpoint, WINDOWS, Measuring())
     model.set_attn_implementation("eager")
     with torch.no_grad():
         layers = model(ids_NT, use_cache=False, output_attentions=True).attentions
@@ -98,7 +99,7 @@ def test_attention_equals_eager_attention_weights(tmp_path, qk_layernorm):
 def test_attention_logits_are_those_that_the_module_hands_to_its_kernel(yulan):
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    model, ids_NT = load_with_windows(yulan, Measuring(), WINDOW, PER_DOMAIN)
+    model, ids_NT = load_with_windows(yulan, WINDOWS, Measuring())
     largest = []
     sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
 

@@ -9,12 +9,13 @@ from probes.activation_statistics import SiteStatistics
 from probes.activations import ActivationsProbe, sampled
 from probes.attention import AttentionProbe
 from probes.base import Measuring
-from probes.sites import LAYER_SITES, anatomy, load_with_windows, packed
+from probes.sites import LAYER_SITES, WindowSettings, anatomy, load_with_windows, packed
 from probes.text import Windows
 from tests.probes.architectures import ARCHITECTURES, TinyCheckpoint
 from workbench.errors import UsageError
 
 WINDOW, PER_DOMAIN = 32, 2
+WINDOWS = WindowSettings(window=WINDOW, windows_per_domain=PER_DOMAIN)
 SMALL = {"window": WINDOW, "windows_per_domain": PER_DOMAIN}
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
 MISSING = {
@@ -33,7 +34,7 @@ def table(found):
 
 def read(checkpoint, sites):
     """What the anatomy reads of a checkpoint, by site and layer, times the factors."""
-    model, ids_NT = load_with_windows(checkpoint, Measuring(), WINDOW, PER_DOMAIN)
+    model, ids_NT = load_with_windows(checkpoint, WINDOWS, Measuring())
     parts, seen = anatomy(model), {}
 
     def keep(site):
@@ -93,7 +94,7 @@ def test_olmo2_branches_are_read_behind_their_norms():
 @every_architecture
 def test_attention_equals_eager_attention(architecture, monkeypatch):
     checkpoint = TinyCheckpoint(architecture)
-    model, ids_NT = load_with_windows(checkpoint, Measuring(), WINDOW, PER_DOMAIN)
+    model, ids_NT = load_with_windows(checkpoint, WINDOWS, Measuring())
     attention = type(anatomy(model).attentions[0])
     logits = []
 
@@ -135,7 +136,7 @@ def test_logit_lens_is_final_norm_and_head_on_every_layer(architecture):
     checkpoint = TinyCheckpoint(architecture)
     found = table(measured(ActivationsProbe, checkpoint, sampled_tokens=40))
     _, parts, seen, outputs = read(checkpoint, ("residual",))
-    _, ids_NT = load_with_windows(checkpoint, Measuring(), WINDOW, PER_DOMAIN)
+    _, ids_NT = load_with_windows(checkpoint, WINDOWS, Measuring())
     chosen_NT = sampled(ids_NT, 40)
     p = outputs.logits[chosen_NT].double().log_softmax(-1)
     for layer in range(3):
@@ -184,7 +185,7 @@ def test_sketches_are_gram_matrices_of_the_sampled_tokens():
     sketches = {(s["module"], s["layer"]): s for s in found.sketches}
     assert set(sketches) == {("embed", None), *(("residual", i) for i in range(3))}
     _, _, seen, _ = read(checkpoint, ("residual",))
-    _, ids_NT = load_with_windows(checkpoint, Measuring(), WINDOW, PER_DOMAIN)
+    _, ids_NT = load_with_windows(checkpoint, WINDOWS, Measuring())
     x_ND = seen["residual", 1][sampled(ids_NT, 10)].double()
     x_ND = x_ND - x_ND.mean(0)
     rows, columns = torch.triu_indices(10, 10)
@@ -199,7 +200,7 @@ def test_sketches_are_gram_matrices_of_the_sampled_tokens():
 
 def test_places_of_the_largest_activations():
     checkpoint = TinyCheckpoint("llama")
-    model, ids_NT = load_with_windows(checkpoint, Measuring(), WINDOW, PER_DOMAIN)
+    model, ids_NT = load_with_windows(checkpoint, WINDOWS, Measuring())
     with torch.no_grad():
         model.model.embed_tokens.weight[7, 5] = 1e4
     ids_NT[2, 9] = ids_NT[5, 9] = 7

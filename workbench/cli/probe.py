@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from workbench.suites import Phase
 
 
+def _say_unusable() -> None:
+    """A sentence for each probe of another package that does not work; the others do."""
+    from probes.base import unusable_probes
+
+    for reason in unusable_probes().values():
+        note.print(reason, style="yellow", markup=False, highlight=False)
+
+
 @app.command(epilog="Example: workbench probe demo --phases 5,10-15 --probes weights,loss")
 def probe(
     suite: SuiteName = "demo",
@@ -81,6 +89,7 @@ def probe(
             on_end=lambda outcome: bar.advance(task),
             on_bytes=fetched,
         )
+    _say_unusable()
     failed = result.failed
     print_rows(result.rows(), as_json=as_json, empty="Nothing was left to measure.")
     if not as_json:
@@ -106,6 +115,7 @@ def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
     if not as_json:
         for sentence in absences(suite, home):
             note.print(sentence, highlight=False)
+    _say_unusable()
 
 
 @app.command(epilog="Example: workbench failures demo")
@@ -140,3 +150,4 @@ def metrics(
         for probe, m in find_metrics(name)
     ]
     print_rows(rows, as_json=as_json)
+    _say_unusable()

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from analysis_db import queries
 from analysis_db.store import Store
-from probes.base import Metric, Probe, installed_probe_ids, installed_probes
+from probes.base import Metric, Probe, installed_probe_ids, installed_probes, unusable_probes
 from probes.benchmark_groups import published_tasks
 from workbench.catalogue import record_suite
 from workbench.errors import UsageError
@@ -215,6 +215,11 @@ def select_probes(spec: str) -> list[type[Probe]]:
             f"choose among {', '.join(known)}."
         )
     found = installed_probes()
+    if spec == "all":
+        return list(found.values())
+    for name, reason in unusable_probes().items():
+        if name in wanted and name not in found:
+            raise UsageError(reason)
     return [found[name] for name in dict.fromkeys(wanted)]
 
 

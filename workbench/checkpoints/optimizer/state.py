@@ -58,7 +58,15 @@ class OptimizerState(Protocol):
         """One parameter after the other, read now. Raises CheckpointError."""
 
 
-def places(checkpoint: "Checkpoint") -> dict[str, tuple[Role, ...]]:
+class HasRoles(Protocol):
+    """What ``places`` asks of a checkpoint."""
+
+    def roles(self) -> dict[str, tuple[Role, ...]]: ...
+
+    def alpha_roles(self) -> dict[str, list[Role]]: ...
+
+
+def places(checkpoint: HasRoles) -> dict[str, tuple[Role, ...]]:
     """Where the values of each parameter are filed; q, k and v that share a matrix, in three.
 
     A learnable scale stands under the module that it multiplies, as ``q_proj_alpha``.
