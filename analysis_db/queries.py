@@ -71,9 +71,10 @@ def phases(store: Store, suite: str) -> pd.DataFrame:
 
 
 def coverage(store: Store, suite: str) -> pd.DataFrame:
-    """phase, probe, status (measured, failed, missing, absent), a row for each pair."""
+    """phase, probe, status (measured, failed, missing, absent), reason, a row for each pair."""
     return store.frame(
-        "SELECT phase, probe, status FROM coverage WHERE suite = $suite ORDER BY probe, phase",
+        "SELECT phase, probe, status, reason FROM coverage WHERE suite = $suite "
+        "ORDER BY probe, phase",
         {"suite": suite},
     )
 

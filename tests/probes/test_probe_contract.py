@@ -31,7 +31,7 @@ def measure(name, checkpoint, **settings):
 
 
 def test_our_probes_are_registered():
-    ours = {"activations", "attention", "benchmarks", "loss", "spectra", "weights"}
+    ours = {"activations", "attention", "benchmarks", "loss", "optimizer", "spectra", "weights"}
     assert ours <= set(installed_probes())
 
 

@@ -100,17 +100,21 @@ def probe(
         note.print(f"Retry with: {result.retry_command()}", highlight=False)
     for _, reason in result.refused:
         note.print(f"[red]{reason}[/red]", highlight=False)
-    if failed or result.plan.missing:
+    if failed or result.plan.missing or result.plan.unpulled:
         raise typer.Exit(1)
 
 
 @app.command(epilog="Example: workbench status demo")
 def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
     """Show the matrix of phases and probes: measured, failed, missing or absent."""
-    from workbench.jobs import coverage
+    from workbench.jobs import absences, coverage
     from workbench.settings import Home
 
-    print_rows(coverage(suite, Home.from_env()), as_json=as_json, title=f"Suite {suite}")
+    home = Home.from_env()
+    print_rows(coverage(suite, home), as_json=as_json, title=f"Suite {suite}")
+    if not as_json:
+        for sentence in absences(suite, home):
+            note.print(sentence, highlight=False)
     _say_unusable()
 
 

@@ -38,10 +38,16 @@ class Job:
     def settings_json(self) -> str:
         return json.dumps(self.settings.model_dump(mode="json"), sort_keys=True)
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Content address of each file that the numbers rest on, by name."""
+        states = self.source.optimizer if self.probe.needs == "optimizer" else {}
+        return {**self.source.files, **states}
+
     @cached_property
     def fingerprint(self) -> str:
         facts = [
-            sorted(self.source.files.items()),
+            sorted(self.files.items()),
             self.phase.overrides_json,
             self.probe.id,
             self.probe.version,
@@ -65,6 +71,10 @@ class Plan:
     """Phases of which no checkpoint was published."""
     missing: tuple[Phase, ...]
     """Phases whose checkpoint is published, and is not there to be measured."""
+    stateless: tuple[Phase, ...] = ()
+    """Phases of which a probe needs an optimizer state, and none was published."""
+    unpulled: tuple[Phase, ...] = ()
+    """Phases whose optimizer state is published, and is not there to be measured."""
 
 
 def plan_jobs(
@@ -89,6 +99,8 @@ def plan_jobs(
     done: list[Job] = []
     absent: list[Phase] = []
     missing: list[Phase] = []
+    stateless: list[Phase] = []
+    unpulled: list[Phase] = []
     for phase in phases:
         source = sources.get(phase.phase)
         if source is None:
@@ -96,6 +108,11 @@ def plan_jobs(
             (absent if unpublished else missing).append(phase)
             continue
         for probe in probes:
+            if probe.needs == "optimizer" and not source.optimizer:
+                without = unpulled if phase.has_optimizer else stateless
+                if phase not in without:
+                    without.append(phase)
+                continue
             job = Job(
                 suite.name,
                 phase,
@@ -106,7 +123,9 @@ def plan_jobs(
                 dtype,
             )
             (done if job.fingerprint in succeeded and not force else jobs).append(job)
-    return Plan(tuple(jobs), tuple(done), tuple(absent), tuple(missing))
+    return Plan(
+        tuple(jobs), tuple(done), tuple(absent), tuple(missing), tuple(stateless), tuple(unpulled)
+    )
 
 
 def sha256(text: str) -> str:

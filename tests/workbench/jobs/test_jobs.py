@@ -222,6 +222,7 @@ def test_probes_devices_and_metrics_by_name(home):
         "attention",
         "benchmarks",
         "loss",
+        "optimizer",
         "spectra",
         "weights",
     ]
