@@ -31,6 +31,9 @@ _AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_yulanmini.YuLanMiniForCausalLM",
 }
 
+QUICK_BYTES = 16_000
+"""Of each domain of the probe text: those documents that the demo's training held out."""
+
 
 class Publisher:
     """Turns the ends of phases into repositories under ``hub``/``owner``."""
@@ -232,10 +235,21 @@ def write_suite(
         f"[overrides.{stable}]\n"
         f"rope_theta = {recipe.rope_theta(stable)}\n"
         f"max_position_embeddings = {recipe.context_length(stable)}\n"
+        + _loss_settings(recipe)
         + _optimizer_settings(recipe),
         encoding="utf-8",
     )
     return toml
+
+
+def _loss_settings(recipe: Recipe) -> str:
+    """One window for all phases, though the context grows, and the text that makes it quick."""
+    return (
+        "\n# The same tokens for all phases, and of each domain only as much as is quick.\n"
+        "[settings.loss]\n"
+        f"window = {recipe.context_length(1)}\n"
+        f"bytes_per_domain = {QUICK_BYTES}\n"
+    )
 
 
 def _optimizer_settings(recipe: Recipe) -> str:
