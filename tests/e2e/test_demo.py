@@ -33,7 +33,7 @@ def rows(store, sql, **params):
 def test_demo_measures_every_published_phase(demo, store):
     _, counts = demo
     assert counts["checkpoints"] == 26
-    assert counts["jobs"] == 26 * len(PROBES)
+    assert counts["jobs"] == 26 * (len(PROBES) + 1)  # benchmarks: two tasks, two jobs
     per_phase = rows(
         store, "SELECT phase, count(*) AS n FROM phase_metrics WHERE suite = 'demo' GROUP BY phase"
     )
@@ -85,7 +85,7 @@ def test_phase_26_is_absent_and_has_no_value(store):
 
 def test_runs_keep_their_provenance(store):
     runs = rows(store, "SELECT * FROM runs WHERE suite = 'demo'")
-    assert len(runs) == 26 * len(PROBES)
+    assert len(runs) == 26 * (len(PROBES) + 1)
     for run in runs:
         assert re.fullmatch(r"[0-9a-f]{40}", run["commit_sha"])
         hashes = json.loads(run["file_hashes"])
