@@ -286,6 +286,12 @@ def _unloadable(task: str, error: Exception) -> str:
             f"The documents of {task} are neither in the cache nor to be had, because the Hub does "
             f"not answer ({reason.rstrip('.')}): try again with a network, or take offline-core."
         )
+    extra = re.search(r"lm[-_]eval\[\W?(\w+)", reason)
+    if isinstance(error, ImportError) and extra:
+        return (
+            f"The benchmark task {task} needs packages that are not installed: "
+            f"`pip install 'lm-eval[{extra[1]}]'`."
+        )
     if isinstance(error, ImportError):
         return f"The benchmark task {task} needs a package that is not installed: {reason}"
     return f"The benchmark task {task} cannot be loaded ({type(error).__name__}): {reason}"

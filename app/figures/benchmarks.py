@@ -40,6 +40,7 @@ def measured_scores(
                 connectgaps=False,
                 line={"color": colour, "dash": dash, "width": 2},
                 marker={"symbol": marker, "size": 7, "color": colour},
+                error_y=_lone_errors(y, stderr, colour),
                 text=[
                     f"{h}<br>{task} {metric}: <b>{number(v)}</b> ± {number(s and SAMPLING * s)}"
                     f"<br>n = {number(c)}"
@@ -71,17 +72,17 @@ def compared_scores(
         colour, marker, dash = style(i)
         published = (rows["source"] == "published").all()
         if not published:
-            lines = zip(axis.x, axis.spread(rows), axis.spread(rows, "stderr"), strict=True)
-            x, y, stderr = (list(column) for column in zip(*lines, strict=True))
-            for band in _bands(x, y, stderr):
+            y, stderr = axis.spread(rows), axis.spread(rows, "stderr")
+            for band in _bands(axis.x, y, stderr):
                 fig.add_trace(_band(band, colour, str(name)))
             fig.add_trace(
                 go.Scatter(
-                    x=x,
+                    x=axis.x,
                     y=y,
                     mode="lines",
                     connectgaps=False,
                     line={"color": colour, "dash": dash, "width": 2},
+                    error_y=_lone_errors(y, stderr, colour),
                     legendgroup=str(name),
                     showlegend=False,
                     hoverinfo="skip",
@@ -135,6 +136,17 @@ def _band(band: tuple[list[float], list[float]], colour: str, name: str) -> go.S
         showlegend=False,
         hoverinfo="skip",
     )
+
+
+def _lone_errors(y: list[float | None], stderr: list[float | None], colour: str) -> dict[str, Any]:
+    """Error bars of the points that have no neighbour, where a band would have no width."""
+    around = [None, *y, None]
+    lone = [around[i] is None and around[i + 2] is None for i in range(len(y))]
+    array = [
+        SAMPLING * error if alone and error is not None else None
+        for alone, error in zip(lone, stderr, strict=True)
+    ]
+    return {"type": "data", "array": array, "color": colour, "thickness": 1.5, "width": 4}
 
 
 def _bands(

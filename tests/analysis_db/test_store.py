@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -137,6 +138,27 @@ def test_benchmarks_and_histograms_of_a_run(store):
     assert (score["model"], score["value"], score["source"]) == ("Suite S", 0.25, "measured")
     (histogram,) = store.table("SELECT edges, counts FROM histograms").to_pylist()
     assert histogram == {"edges": [0.0, 1.0, 2.0], "counts": [3, 4]}
+
+
+def scored(*tasks, n=100):
+    columns = {"task": list(tasks), "metric": ["acc"] * len(tasks), "value": [0.5] * len(tasks)}
+    return {"benchmarks": pa.table({**columns, "n": [n] * len(tasks), "shots": [0] * len(tasks)})}
+
+
+def test_parts_of_a_probe_are_shown_side_by_side_and_a_newer_one_takes_its_place(store):
+    write = partial(run, probe="benchmarks")
+    store.write_run(write("a"), scored("cloze"))  # as before there were parts
+    store.write_run(write("b", minutes=1, part="word"), scored("word"))
+    store.write_run(write("c", minutes=2, part="group"), scored("cloze", "law"))
+    store.write_run(write("d", minutes=3, part="word limit 10"), scored("word", n=10))
+    store.write_run(write("e", minutes=4, part="law", status="failed"), {})
+    found = store.table("SELECT task, n, run_id FROM benchmarks ORDER BY ALL").to_pylist()
+    assert [tuple(row.values()) for row in found] == [
+        ("cloze", 100, "c"), ("law", 100, "c"), ("word", 10, "d"), ("word", 100, "b"),
+    ]  # fmt: skip
+    store.write_run(write("f", minutes=5, part="word"), scored("word", n=90))
+    found = store.table("SELECT n, run_id FROM benchmarks WHERE task = 'word' ORDER BY ALL")
+    assert found.to_pylist() == [{"n": 10, "run_id": "d"}, {"n": 90, "run_id": "f"}]
 
 
 def test_run_whose_last_table_is_wrong_leaves_nothing(store):

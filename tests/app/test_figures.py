@@ -143,6 +143,8 @@ def test_band_is_1_96_stderr_and_breaks_at_gaps(axis):
     assert bands[0].y[-1] == pytest.approx(1 - 0.98)
     assert "task sampling error" in fig.layout.yaxis.title.text
     line = next(trace for trace in fig.data if trace.mode == "lines+markers")
+    lone = {phase: e for phase, e in zip(line.x, line.error_y.array, strict=True) if e is not None}
+    assert lone == {27: pytest.approx(0.98)}  # a band of one point has no width
     assert line.y[25] is None
     assert line.y[11] is None
 

@@ -20,8 +20,8 @@ from workbench.suites import load_suite
 DOMAINS = ("chinese", "code", "maths", "web")
 EVERYWHERE = ("activations", "attention", "benchmarks", "changes", "loss", "spectra", "weights")
 PROBES = ("optimizer", *EVERYWHERE)
-JOBS = 26 * len(EVERYWHERE) + 2
-"""Two phases have the state of an optimizer."""
+JOBS = 26 * (len(EVERYWHERE) + 1) + 2
+"""Benchmarks are two tasks, a job each; two phases have the state of an optimizer."""
 
 
 @pytest.fixture(scope="module")

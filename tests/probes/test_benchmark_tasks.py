@@ -9,8 +9,10 @@ import pytest
 
 from probes.base import Measuring
 from probes.benchmark_groups import groups, published_tasks, resolve
+from probes.benchmark_models import Harness
 from probes.benchmark_sources import registry
 from probes.benchmarks import BenchmarksProbe
+from workbench.checkpoints import Checkpoint
 from workbench.errors import UsageError, WorkbenchError
 
 Settings = BenchmarksProbe.Settings
@@ -170,6 +172,17 @@ def test_the_hub_is_asked_once_and_its_silence_is_one_sentence(llama, monkeypatc
     assert str(error.value).count(". ") == 0
     assert asked == [("127.0.0.1", 1)]
     assert huggingface_hub.constants.HF_HUB_OFFLINE is False
+
+
+def test_vllm_is_given_a_plain_llama(yulan, llama):
+    def folder(checkpoint):
+        harness = Harness(checkpoint, "vllm", Measuring())
+        return harness, harness._plain_folder()
+
+    assert folder(llama)[1] == llama.folder
+    harness, folded = folder(yulan)
+    assert Checkpoint.open(folded).config["model_type"] == "llama"
+    assert harness._plain_folder() == folded  # folded once
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
