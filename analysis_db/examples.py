@@ -65,7 +65,7 @@ SELECT suite, layer,
 FROM moves JOIN turns USING (suite, phase)
 WHERE change IS NOT NULL
 GROUP BY suite, layer
-ORDER BY suite, percent_when_maths_rose DESC""",
+ORDER BY suite, percent_when_maths_rose DESC, layer""",
     ),
     Example(
         "largest-logits",
