@@ -8,7 +8,7 @@ from app.options import MAIN
 
 SCRIPTS = (
     "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
-    "sql.py",
+    "probe.py", "sql.py",
 )  # fmt: skip
 
 
@@ -164,6 +164,16 @@ def test_a_matrix_as_a_whole_is_none_of_its_heads(how, value):
     assert app.selectbox("k_head").value == "as a whole"
     app.selectbox("k_head").select(how).run()
     assert app.dataframe[0].value["value"].tolist() == [value]
+
+
+def test_any_probe_offers_those_with_values_and_shows_them(full):
+    app = open_page("probe.py")
+    assert app.selectbox("any_probe").options == ["activations", "attention", "loss", "weights"]
+    app.selectbox("any_probe").select("loss").run()
+    app.selectbox("any_loss_metric").select("nll").run()
+    app.selectbox("any_loss_module").select("position 256-511").run()
+    assert not app.exception
+    assert "**nll** [nats/token]" in said(app)
 
 
 def test_loss_by_position_follows_domain_and_phases(full):
