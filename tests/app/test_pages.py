@@ -171,7 +171,11 @@ def test_any_probe_offers_those_with_values_and_shows_them(full):
     assert app.selectbox("any_probe").options == ["activations", "attention", "loss", "weights"]
     app.selectbox("any_probe").select("loss").run()
     app.selectbox("any_loss_metric").select("nll").run()
-    app.selectbox("any_loss_module").select("position 256-511").run()
+    modules = app.selectbox("any_loss_module")
+    assert modules.value == "as a whole"
+    assert modules.options[1:4] == ["position 1-15", "position 16-31", "position 32-63"]
+    assert modules.options[-2:] == ["position 128-255", "position 256-511"]
+    modules.select("position 256-511").run()
     assert not app.exception
     assert "**nll** [nats/token]" in said(app)
 
