@@ -82,6 +82,20 @@ def findings(store: Store, suite: str) -> pd.DataFrame:
     )
 
 
+def probes_with_values(store: Store, suite: str) -> pd.DataFrame:
+    """probe: those that have values of a suite in ``phase_metrics``, by id."""
+    return store.frame(
+        """
+        SELECT DISTINCT r.probe
+        FROM runs r
+        WHERE r.suite = $suite AND r.status = 'complete'
+          AND EXISTS (SELECT 1 FROM phase_metrics m WHERE m.run_id = r.run_id AND m.suite = $suite)
+        ORDER BY r.probe
+        """,
+        {"suite": suite},
+    )
+
+
 def metric_menu(store: Store, suite: str, probe: str) -> pd.DataFrame:
     """What a probe has measured of a suite, with its definition.
 

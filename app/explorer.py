@@ -1,5 +1,6 @@
 """Pickers, heat map and lines for the metrics of one probe: Weights and Activations share it."""
 
+import re
 from dataclasses import dataclass
 
 import pandas as pd
@@ -28,6 +29,7 @@ MODULES = (
 )  # fmt: skip
 """The order in which a token meets the modules; others come after, by name."""
 FEW_LAYERS = 8
+WHOLE = "as a whole"
 _COORDINATES = ("phase", "label", "step", "tokens_b", "layer")
 
 
@@ -73,7 +75,11 @@ def choose(suite: str, probe: str, key: str, *, metric: str, module: str) -> Cho
     menu = menu[menu["view"].isna() if view is None else menu["view"] == view]
     with next(columns):
         modules = sorted(menu["module"].dropna().unique(), key=_order)
-        picked = pick("Module", modules, f"{key}_module", default=module) if modules else None
+        # A metric may have a value of the whole beside those of its parts, such as positions.
+        whole = [WHOLE] if modules and menu["module"].isna().any() else []
+        options = whole + modules
+        picked = pick("Module", options, f"{key}_module", default=module) if options else None
+        picked = None if picked == WHOLE else picked
     row = menu[menu["module"].isna() if picked is None else menu["module"] == picked].iloc[0]
     with next(columns):
         kind = pick_axis(load("phases", suite), f"{key}_x")
@@ -82,8 +88,10 @@ def choose(suite: str, probe: str, key: str, *, metric: str, module: str) -> Cho
     return Choice(probe, chosen, view, picked, row, kind, log)
 
 
-def _order(module: str) -> tuple[int, str]:
-    return (MODULES.index(module) if module in MODULES else len(MODULES), module)
+def _order(module: str) -> tuple[int, list[str | int]]:
+    # Numbers in a name count as numbers: position 128-255 comes before position 1024-2047.
+    parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", module)]
+    return (MODULES.index(module) if module in MODULES else len(MODULES), parts)
 
 
 def _pick_view(menu: pd.DataFrame, key: str) -> str | None:

@@ -8,7 +8,7 @@ from app.options import MAIN
 
 SCRIPTS = (
     "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
-    "moved.py", "sql.py",
+    "moved.py", "probe.py", "sql.py",
 )  # fmt: skip
 
 
@@ -216,6 +216,20 @@ def test_a_matrix_as_a_whole_is_none_of_its_heads(how, value):
     assert app.selectbox("k_head").value == "as a whole"
     app.selectbox("k_head").select(how).run()
     assert app.dataframe[0].value["value"].tolist() == [value]
+
+
+def test_any_probe_offers_those_with_values_and_shows_them(full):
+    app = open_page("probe.py")
+    assert app.selectbox("any_probe").options == ["activations", "attention", "loss", "weights"]
+    app.selectbox("any_probe").select("loss").run()
+    app.selectbox("any_loss_metric").select("nll").run()
+    modules = app.selectbox("any_loss_module")
+    assert modules.value == "as a whole"
+    assert modules.options[1:4] == ["position 1-15", "position 16-31", "position 32-63"]
+    assert modules.options[-2:] == ["position 128-255", "position 256-511"]
+    modules.select("position 256-511").run()
+    assert not app.exception
+    assert "**nll** [nats/token]" in said(app)
 
 
 def test_loss_by_position_follows_domain_and_phases(full):

@@ -51,6 +51,12 @@ def test_metric_values_have_no_row_where_nothing_was_measured(store):
     assert 9 not in set(loss["phase"])
 
 
+def test_probes_with_values_are_not_those_with_scores_alone(store):
+    probes = queries.probes_with_values(store, "small")["probe"].tolist()
+    assert probes == ["activations", "attention", "loss", "weights"]
+    assert queries.probes_with_values(store, "bare").empty
+
+
 def test_loss_by_position_and_the_tokens_it_is_of(store):
     values = queries.position_values(store, "small")
     first = values[(values["phase"] == 1) & (values["domain"] == "code")]

@@ -26,7 +26,7 @@ class Format(StrEnum):
 
 @app.command(
     epilog='Example: workbench sql "SELECT phase, value FROM phase_metrics '
-    "WHERE metric = 'nll' AND domain = $d\" -p d=code"
+    "WHERE metric = 'bits_per_byte' AND domain = $d\" -p d=code"
 )
 def sql(
     query: Annotated[

@@ -1,5 +1,6 @@
 """Jobs on real checkpoints: what is planned, skipped, measured, failed and retried."""
 
+import json
 import shlex
 import shutil
 
@@ -121,6 +122,24 @@ def test_other_settings_dtype_or_overrides_are_other_jobs(home):
     assert jobs(probe_suite(forced, home)) == [(1, "loss")]
     runs = "SELECT count(*) AS n FROM runs WHERE phase = 1 AND status = 'complete'"
     assert Store(home.store).table(runs)["n"].to_pylist() == [5]
+
+
+def test_another_content_of_the_own_text_is_another_job(home, tmp_path):
+    text = tmp_path / "mine.txt"
+    asked = ProbeRequest("small", "1", "loss", settings=(f"loss.text={text}",))
+    with pytest.raises(UsageError, match=r"mine\.txt does not exist"):
+        probe_suite(asked, home)
+    text.write_text("What I have to say.")
+    assert jobs(probe_suite(asked, home)) == [(1, "loss")]
+    assert not jobs(probe_suite(asked, home))
+    text.write_text("What I had to say.")
+    assert jobs(probe_suite(asked, home)) == [(1, "loss")]
+    runs = Store(home.store).table("SELECT settings, notes FROM runs ORDER BY started_at")
+    hashes = [json.loads(row["settings"])["text_sha256"] for row in runs.to_pylist()]
+    assert len(set(hashes)) == 2
+    assert [json.loads(row["notes"])["text_sha256"] for row in runs.to_pylist()] == hashes
+    shown = "SELECT value FROM phase_metrics WHERE metric = 'bytes' AND domain = 'mine'"
+    assert Store(home.store).table(shown)["value"].to_pylist() == [18.0]
 
 
 def test_fetching_the_optimizer_state_later_measures_nothing_again(home):
