@@ -157,6 +157,44 @@ def position_values(store: Store, suite: str) -> pd.DataFrame:
     )
 
 
+def extreme_places(store: Store, suite: str, module: str) -> pd.DataFrame:
+    """phase, label, layer, rank, size, median, position, feature, token, text.
+
+    Where a module's three largest activations sit: size |x|, the median |x| of its windows, the
+    position and feature, and the token there as an id and as what it spells.
+    """
+    return store.frame(
+        """
+        WITH places AS (
+            SELECT run_id, phase, label, layer,
+                   TRY_CAST(substr(metric, 4, 1) AS INTEGER) AS rank,
+                   max(value) FILTER (WHERE metric LIKE '%_abs') AS size,
+                   CAST(max(value) FILTER (WHERE metric LIKE '%_position') AS INTEGER) AS position,
+                   CAST(max(value) FILTER (WHERE metric LIKE '%_feature') AS INTEGER) AS feature,
+                   CAST(max(value) FILTER (WHERE metric LIKE '%_token') AS INTEGER) AS token
+            FROM phase_metrics
+            WHERE suite = $suite AND probe = 'activations' AND module = $module
+              AND regexp_full_match(metric, 'top[123]_(abs|position|feature|token)')
+            GROUP BY ALL
+        ), medians AS (
+            SELECT run_id, layer, value AS median FROM phase_metrics
+            WHERE suite = $suite AND probe = 'activations' AND module = $module
+              AND metric = 'median_abs'
+        )
+        SELECT p.phase, p.label, p.layer, p.rank, p.size, m.median, p.position, p.feature, p.token,
+               json_extract_string(
+                   json_extract_string(r.notes, '$.token_text'), '$."' || p.token || '"'
+               ) AS text
+        FROM places p
+        JOIN runs r USING (run_id)
+        LEFT JOIN medians m ON m.run_id = p.run_id AND m.layer IS NOT DISTINCT FROM p.layer
+        WHERE p.size IS NOT NULL
+        ORDER BY p.phase, p.layer, p.rank
+        """,
+        {"suite": suite, "module": module},
+    )
+
+
 def token_sets(store: Store, suite: str, probe: str) -> pd.DataFrame:
     """phase, token_set: the hash of the tokens that a probe's newest run of each phase read."""
     return store.frame(

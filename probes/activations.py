@@ -168,8 +168,8 @@ METRICS = (
 )
 
 
-LENS_ELEMENTS = 2**25
-"""Logits that are held at a time: 128 MiB of float32, and their softmax beside them."""
+LOGITS_AT_A_TIME = 2**25
+"""Logits that one product with the head gives: 128 MiB of float32; fewer tokens make it slower."""
 
 
 class ActivationsSettings(WindowSettings):
@@ -331,7 +331,7 @@ class ActivationReading:
 
 
 def _rows_held(parts: Anatomy) -> int:
-    return max(1, LENS_ELEMENTS // parts.vocabulary)
+    return max(1, LOGITS_AT_A_TIME // parts.vocabulary)
 
 
 def logit_lens(parts: Anatomy, residuals: list[torch.Tensor]) -> list[LensStatistics]:

@@ -33,6 +33,12 @@ FORMULAS = [
     ("weights", "mean", "mean w", ""),
     ("weights", "alpha", "the learnable scale that multiplies the stored matrix", ""),
     ("activations", "variance_mean", "mean over tokens of var over features", ""),
+    *(
+        ("activations", f"top{rank}_{name}", f"rank {rank}: {name}", "")
+        for rank in (1, 2, 3)
+        for name in ("abs", "position", "feature", "token")
+    ),
+    ("activations", "median_abs", "median of |x|", ""),
     ("activations", "residual_growth", "variance_mean(last) / variance_mean(first)", ""),
     ("attention", "max_logit", "max over visible pairs of scale * q.k", ""),
     ("loss", "nll", "nll_sum / tokens", "nats/token"),
@@ -161,7 +167,12 @@ def _run(phase: int, probe: str, failed: bool) -> RunRecord:
         commit_sha="0" * 40,
         file_hashes="{}",
         overrides="{}",
-        notes=json.dumps({"token_set_sha256": "a" if phase < 26 else "b"}),
+        notes=json.dumps(
+            {
+                "token_set_sha256": "a" if phase < 26 else "b",
+                "token_text": json.dumps({"1": "<s>"}),
+            }
+        ),
         code_version="0",
         error="ValueError: the tokenizer has no start token" if failed else None,
     )
@@ -223,6 +234,13 @@ def _activations(phase: int) -> list[Row]:
         for k, module in enumerate(("residual", "mlp")):
             value = (layer + 1) ** 1.5 * (1 + phase / 10) / (k + 1)
             rows.append(("variance_mean", None, layer, module, None, None, value))
+        for rank in (1, 2, 3):
+            place = {"abs": 900.0 / rank, "position": 0.0, "feature": 5.0 + rank, "token": 1.0}
+            rows += [
+                (f"top{rank}_{name}", None, layer, "residual", None, None, value)
+                for name, value in place.items()
+            ]
+        rows.append(("median_abs", None, layer, "residual", None, None, 0.5))
     growth = None if phase == 3 else 4.0 + phase / 27
     rows.append(("residual_growth", None, None, "residual", None, None, growth))
     return rows

@@ -114,6 +114,14 @@ def test_value_that_does_not_exist_is_explained(full):
     assert "No value in 1 places (phase 3): made up." in said(app)
 
 
+def test_largest_activations_are_shown_with_their_places(full):
+    app = open_page("activations.py")
+    assert app.dataframe[-1].value["text"].tolist() == ["<s>"] * len(app.dataframe[-1].value)
+    app.selectbox("activations_module").select("mlp").run()
+    assert not app.exception
+    assert not app.dataframe
+
+
 def test_attention_heads_can_be_told_apart(full):
     app = open_page("activations.py")
     app.button_group(key="probe").set_value("attention").run()

@@ -57,6 +57,17 @@ def test_probes_with_values_are_not_those_with_scores_alone(store):
     assert queries.probes_with_values(store, "bare").empty
 
 
+def test_places_of_extremes_have_their_tokens_text(store):
+    places = queries.extreme_places(store, "small", "residual")
+    assert len(places) == 25 * LAYERS * 3
+    row = places[(places["phase"] == 2) & (places["layer"] == 1)].iloc[1]
+    assert row.drop(["phase", "label"]).to_dict() == {
+        "layer": 1, "rank": 2, "size": 450.0, "median": 0.5, "position": 0, "feature": 7,
+        "token": 1, "text": "<s>",
+    }  # fmt: skip
+    assert queries.extreme_places(store, "small", "mlp").empty
+
+
 def test_loss_by_position_and_the_tokens_it_is_of(store):
     values = queries.position_values(store, "small")
     first = values[(values["phase"] == 1) & (values["domain"] == "code")]
