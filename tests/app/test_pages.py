@@ -8,7 +8,7 @@ from app.options import MAIN
 
 SCRIPTS = (
     "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
-    "moved.py", "sql.py",
+    "moved.py", "training.py", "sql.py",
 )  # fmt: skip
 
 
