@@ -96,9 +96,9 @@ def said_of(name: str, history: pd.DataFrame) -> list[str]:
         )
     gaps = gap_spans(history)
     if gaps:
-        spans = ", ".join(f"{a:,} to {b:,}" for a, b in gaps[:5])
+        spans = ", ".join(f"{a + 1:,} to {b - 1:,}" for a, b in gaps[:5])
         more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
-        found.append(f"**{name}**: nothing was logged between steps {spans}{more}.")
+        found.append(f"**{name}**: steps without a value: {spans}{more}.")
     missing = int(history["value"].isna().sum())
     if missing:
         found.append(f"**{name}**: {missing:,} values are not finite; the line breaks there.")

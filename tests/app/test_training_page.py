@@ -74,7 +74,7 @@ def test_restart_gap_and_nan_are_said(page):
     assert not page.exception
     text = said(page)
     assert "taken up again from step 81; 20 values were overridden" in text
-    assert "nothing was logged between steps 160 to 1,001" in text
+    assert "steps without a value: 161 to 1,000." in text
     assert "1 values are not finite" in text
     assert "**hurt**: not searched for spikes: loss." in text
     names = [trace.get("name") for trace in figure(page)["data"]]
