@@ -334,6 +334,7 @@ def moved(
     module: str | None,
     companions: str,
     mean: bool,
+    across_gaps: bool = False,
 ) -> Moved:
     """What moved along with a metric: every layer (or domain), or their mean, against companions.
 
@@ -354,7 +355,7 @@ def moved(
     levels = score_levels(store, suite) if companions == "scores" else mix_levels(
         store, suite, companions
     )  # fmt: skip
-    return moved_with(values, levels)
+    return moved_with(values, levels, across_gaps=across_gaps)
 
 
 def view_columns(store: Store) -> pd.DataFrame:

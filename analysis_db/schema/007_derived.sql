@@ -36,7 +36,8 @@ LEFT JOIN part p ON p.suite = l.suite AND p.phase = l.phase AND p.run IS NOT DIS
 
 -- Scores on one scale. Published scores are printed in percent; lm-eval gives rates from 0 to 1.
 CREATE VIEW data.scaled_score AS
-SELECT *,
+SELECT suite, phase, model, task, metric, value, stderr, n, shots, source, run_id, setting,
+       imported_from,
        source = 'published' OR regexp_matches(
            metric, '^(acc|acc_norm|exact_match|em|f1|mcc|maj@.*|pass@.*|pass_at_.*)$') AS is_rate,
        CASE WHEN source = 'published' THEN 1 WHEN is_rate THEN 100 ELSE 1 END AS factor,
@@ -84,7 +85,8 @@ JOIN data.mix_part b ON b.suite = p.suite AND b.phase = p.phase_b AND b.part_of 
 
 CREATE VIEW score_changes AS
 WITH score AS (
-    SELECT * FROM data.scaled_score WHERE phase IS NOT NULL
+    SELECT suite, phase, model, task, metric, value, stderr, shots, source, setting, factor, unit
+    FROM data.scaled_score WHERE phase IS NOT NULL
 ),
 pair AS (
     SELECT suite, source, task, metric, shots, setting,

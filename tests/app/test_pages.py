@@ -130,6 +130,9 @@ def test_moved_warns_before_it_shows_numbers(full):
     table = app.dataframe[0].value
     assert {"Spearman", "Pearson", "n", "p (permutation)", "p adjusted"} <= set(table.columns)
     assert set(table["n"]) == {22}
+    app.toggle("moved_gaps").set_value(True).run()
+    assert set(app.dataframe[0].value["n"]) == {24}
+    app.toggle("moved_gaps").set_value(False).run()
     app.selectbox("moved_with").select("benchmark scores").run()
     assert not app.exception
     assert "measured cloze acc 0-shot" in app.dataframe[0].value["companion"].tolist()
