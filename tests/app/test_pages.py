@@ -135,7 +135,7 @@ def test_moved_warns_before_it_shows_numbers(full):
     app.toggle("moved_gaps").set_value(False).run()
     app.selectbox("moved_with").select("benchmark scores").run()
     assert not app.exception
-    assert "measured cloze acc 0-shot" in app.dataframe[0].value["companion"].tolist()
+    assert "measured cloze acc 0-shot n=200" in app.dataframe[0].value["companion"].tolist()
     app.selectbox("moved_probe").select("loss").run()
     app.button_group(key="moved_layers").set_value("each").run()
     assert not app.exception
