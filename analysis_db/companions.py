@@ -75,9 +75,9 @@ def mix_levels(store: Store, suite: str, part_of: str) -> pd.DataFrame:
 def score_levels(store: Store, suite: str) -> pd.DataFrame:
     """Scores (phases x series) in the unit of ``score_changes``, each source apart.
 
-    A series is one source, task, metric, shots and setting; its name carries all of them. Where two
-    models of one phase have a score in a series, the phase is left out of it. Raises QueryError
-    when the suite has no score.
+    A series is one source, task, metric, number of documents, shots and setting; its name carries
+    all of them. Where two models of one phase have a score in a series, the phase is left out of
+    it. Raises QueryError when the suite has no score.
     """
     found = store.frame(
         """
@@ -85,9 +85,10 @@ def score_levels(store: Store, suite: str) -> pd.DataFrame:
                concat_ws(' ', source, task, metric,
                          CASE WHEN source <> 'published' AND shots IS NOT NULL
                               THEN concat(shots, '-shot') END,
+                         CASE WHEN n IS NOT NULL THEN concat('n=', n) END,
                          CASE WHEN setting IS NOT NULL THEN concat('(', setting, ')') END) AS series
         FROM data.scaled_score WHERE suite = $suite AND phase IS NOT NULL
-        QUALIFY count(*) OVER (PARTITION BY source, task, metric, shots, setting, phase) = 1
+        QUALIFY count(*) OVER (PARTITION BY source, task, metric, n, shots, setting, phase) = 1
         """,
         {"suite": suite},
     )

@@ -13,6 +13,7 @@ PAGES = [
     st.Page("screens/weights.py", title="Weights", url_path="weights"),
     st.Page("screens/activations.py", title="Activations", url_path="activations"),
     st.Page("screens/loss.py", title="Loss", url_path="loss"),
+    st.Page("screens/training.py", title="Training runs", url_path="training"),
     st.Page("screens/benchmarks.py", title="Benchmarks", url_path="benchmarks"),
     st.Page("screens/data_mix.py", title="Data mix", url_path="data-mix"),
     st.Page("screens/moved.py", title="What moved along", url_path="moved"),
@@ -60,7 +61,7 @@ def main() -> None:
         )
         return
     try:
-        if choose_suite():
+        if choose_suite() or page.url_path == "training":  # a run need not belong to a suite
             page.run()
         else:
             st.header("The store is empty", anchor=False)

@@ -36,7 +36,8 @@ LEFT JOIN part p ON p.suite = l.suite AND p.phase = l.phase AND p.run IS NOT DIS
 
 -- Scores on one scale. Published scores are printed in percent; lm-eval gives rates from 0 to 1.
 CREATE VIEW data.scaled_score AS
-SELECT *,
+SELECT suite, phase, model, task, metric, value, stderr, n, shots, source, run_id, setting,
+       imported_from,
        source = 'published' OR regexp_matches(
            metric, '^(acc|acc_norm|exact_match|em|f1|mcc|maj@.*|pass@.*|pass_at_.*)$') AS is_rate,
        CASE WHEN source = 'published' THEN 1 WHEN is_rate THEN 100 ELSE 1 END AS factor,
@@ -84,29 +85,30 @@ JOIN data.mix_part b ON b.suite = p.suite AND b.phase = p.phase_b AND b.part_of 
 
 CREATE VIEW score_changes AS
 WITH score AS (
-    SELECT * FROM data.scaled_score WHERE phase IS NOT NULL
+    SELECT suite, phase, model, task, metric, value, stderr, n, shots, source, setting, factor, unit
+    FROM data.scaled_score WHERE phase IS NOT NULL
 ),
 pair AS (
-    SELECT suite, source, task, metric, shots, setting,
+    SELECT suite, source, task, metric, n, shots, setting,
            lag(phase) OVER (
-               PARTITION BY suite, source, task, metric, shots, setting ORDER BY phase
+               PARTITION BY suite, source, task, metric, n, shots, setting ORDER BY phase
            ) AS phase_a,
            phase AS phase_b
-    FROM (SELECT DISTINCT suite, source, task, metric, shots, setting, phase FROM score)
+    FROM (SELECT DISTINCT suite, source, task, metric, n, shots, setting, phase FROM score)
     QUALIFY phase_a IS NOT NULL
 )
 SELECT p.suite, p.phase_a, p.phase_b, p.phase_b - p.phase_a AS phases_apart, p.source, p.task,
-       p.metric, p.shots, p.setting, a.model AS model_a, b.model AS model_b,
+       p.metric, p.n, p.shots, p.setting, a.model AS model_a, b.model AS model_b,
        a.value * a.factor AS value_a, b.value * b.factor AS value_b,
        b.value * b.factor - a.value * a.factor AS change,
        sqrt((a.stderr * a.factor) ** 2 + (b.stderr * b.factor) ** 2) AS stderr_of_independent,
        a.unit
 FROM pair p
 JOIN score a ON a.suite = p.suite AND a.source = p.source AND a.task = p.task
-            AND a.metric = p.metric AND a.phase = p.phase_a
+            AND a.metric = p.metric AND a.phase = p.phase_a AND a.n IS NOT DISTINCT FROM p.n
             AND a.shots IS NOT DISTINCT FROM p.shots AND a.setting IS NOT DISTINCT FROM p.setting
 JOIN score b ON b.suite = p.suite AND b.source = p.source AND b.task = p.task
-            AND b.metric = p.metric AND b.phase = p.phase_b
+            AND b.metric = p.metric AND b.phase = p.phase_b AND b.n IS NOT DISTINCT FROM p.n
             AND b.shots IS NOT DISTINCT FROM p.shots AND b.setting IS NOT DISTINCT FROM p.setting;
 
 CREATE VIEW published_and_measured AS
@@ -140,7 +142,7 @@ FULL JOIN measured m ON m.suite = p.suite AND m.phase = p.phase AND m.benchmark 
 
 COMMENT ON VIEW metric_changes IS 'Change of every measured value from a phase to the next one that has it. A phase without a value is passed over: phases_apart is then 2 or more, and the change is one over that many phases. Compare weights in the view effective: stored ones jump where scales are folded in.';
 COMMENT ON VIEW mix_changes IS 'Change of the share of each category and bucket of the data mix from a phase to the next one with a mix. A phase with two runs has a row for each: take main_line for the run that the training went on with.';
-COMMENT ON VIEW score_changes IS 'Change of benchmark scores from a phase to the next one that has the same source, task, metric, shots and setting. Sources are never mixed; the models are named, since a published score may be of a run that the training did not go on with, such as the 4K run of YuLan-Mini''s phase 26.';
+COMMENT ON VIEW score_changes IS 'Change of benchmark scores from a phase to the next one that has the same source, task, metric, number of documents, shots and setting. Sources are never mixed; the models are named, since a published score may be of a run that the training did not go on with, such as the 4K run of YuLan-Mini''s phase 26.';
 COMMENT ON VIEW published_and_measured IS 'Scores of the same benchmark, published and measured, side by side in percent; a row with one of them alone where the other is missing. Harness, prompts and shots differ: compare trends, not digits.';
 
 COMMENT ON COLUMN metric_changes.suite IS 'Name of the suite.';
@@ -183,6 +185,7 @@ COMMENT ON COLUMN score_changes.phases_apart IS 'phase_b - phase_a; above 1 wher
 COMMENT ON COLUMN score_changes.source IS 'measured, imported or published, of both scores.';
 COMMENT ON COLUMN score_changes.task IS 'Name of the task.';
 COMMENT ON COLUMN score_changes.metric IS 'Such as acc or pass@1.';
+COMMENT ON COLUMN score_changes.n IS 'Number of documents of both; NULL where it is not known.';
 COMMENT ON COLUMN score_changes.shots IS 'Examples in the prompt.';
 COMMENT ON COLUMN score_changes.setting IS 'Published: the evaluation setting as printed.';
 COMMENT ON COLUMN score_changes.model_a IS 'Model whose score is value_a.';

@@ -63,17 +63,26 @@ def page() -> None:
         nothing("Nothing has been measured for this suite.", f"workbench probe {name}")
         return
     probe, metric, view, module, row = choose(name, probes)
-    left, right = st.columns([1, 3], vertical_alignment="bottom")
+    left, middle, right = st.columns([1, 1, 2], vertical_alignment="bottom")
     with left:
         companions = pick("Compared with", list(WITH), "moved_with")
-    with right:
+    with middle:
         how = st.segmented_control(
             "Layers", ["mean", "each"], default="mean", required=True, key="moved_layers",
             bind="query-params", help="each: every layer (or domain) is tried, and paid for.",
         )  # fmt: skip
+    with right:
+        across_gaps = st.toggle(
+            "Changes over another number of phases too",
+            key="moved_gaps",
+            bind="query-params",
+            help="Such as those over an unpublished checkpoint, or between published scores of "
+            "phases 20, 25 and 26: more points, but not of one kind.",
+        )
     st.markdown(definition(row))
+    chosen = (name, probe, metric, view, module, WITH[companions], how != "each", across_gaps)
     try:
-        found = moved(name, probe, metric, view, module, WITH[companions], how != "each")
+        found = moved(*chosen)
     except QueryError as error:
         st.info(str(error))
         return

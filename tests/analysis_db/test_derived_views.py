@@ -31,8 +31,8 @@ def measure(store, number, value, **fields):
     store.write_run(record, found.tables())
 
 
-def score(store, number, value, task="LAMBADA", metric="acc"):
-    row = {"task": task, "metric": metric, "value": value, "stderr": 0.03, "n": 200, "shots": 0}
+def score(store, number, value, task="LAMBADA", metric="acc", n=200):
+    row = {"task": task, "metric": metric, "value": value, "stderr": 0.03, "n": n, "shots": 0}
     record = run(f"{task} {number}", phase=number, probe="benchmarks")
     store.write_run(record, {"benchmarks": pa.Table.from_pylist([row])})
 
@@ -142,6 +142,7 @@ def test_published_mix_of_yulan_mini_goes_on_with_the_28k_run(tmp_path):
 def test_score_changes_keep_sources_and_settings_apart(store, tmp_path):
     score(store, 1, 0.30)
     score(store, 3, 0.35)
+    score(store, 4, 0.90, n=10)  # of a few documents: not the next of the series
     put_scores(
         store, tmp_path,
         ("M-1", 1, "LAMBADA", "acc 0-shot", "40.0"), ("M-2", 2, "LAMBADA", "acc 0-shot", "43.0"),
@@ -234,7 +235,7 @@ def test_notebook_correlate(notebook):
     assert best["p_adjusted"] < 0.01
     assert "24 changes between phases are few" in found.warning
     scores = notebook.correlate("rms", with_="scores", layers="mean")
-    assert scores.table["companion"].tolist() == ["measured LAMBADA acc 0-shot"]
+    assert scores.table["companion"].tolist() == ["measured LAMBADA acc 0-shot n=200"]
     assert scores.table["layer"].tolist() == ["mean"]
 
 

@@ -47,7 +47,7 @@ def test_it_answers_from_the_store(printed):
     everything = "".join(printed)
     assert "changes between phases are few" in everything
     assert "Left out, over another number of phases than most: 11 to 13, 25 to 27." in everything
-    assert "measured cloze acc 0-shot" in everything
+    assert "measured cloze acc 0-shot n=200" in everything
 
 
 def test_no_stale_outputs():

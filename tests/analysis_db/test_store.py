@@ -48,8 +48,8 @@ CONTRACT = {
     "domain value_a value_b change relative_change change_per_btoken same_way run_id_a run_id_b",
     "mix_changes": "suite phase_a run_a phase_b run_b phases_apart main_line part_of part share_a "
     "share_b change",
-    "score_changes": "suite phase_a phase_b phases_apart source task metric shots setting model_a "
-    "model_b value_a value_b change stderr_of_independent unit",
+    "score_changes": "suite phase_a phase_b phases_apart source task metric n shots setting "
+    "model_a model_b value_a value_b change stderr_of_independent unit",
     "published_and_measured": "suite phase benchmark published_as published_model "
     "published_setting published_shots published_percent measured_task measured_source "
     "measured_metric measured_shots measured_percent measured_stderr measured_n difference "

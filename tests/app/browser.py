@@ -24,6 +24,7 @@ from app.options import streamlit_arguments
 
 PAGES = (
     "",
+    "training",
     "weights",
     "activations",
     "loss",

@@ -8,7 +8,7 @@ from app.options import MAIN
 
 SCRIPTS = (
     "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
-    "moved.py", "probe.py", "sql.py",
+    "moved.py", "probe.py", "training.py", "sql.py",
 )  # fmt: skip
 
 
@@ -138,9 +138,12 @@ def test_moved_warns_before_it_shows_numbers(full):
     table = app.dataframe[0].value
     assert {"Spearman", "Pearson", "n", "p (permutation)", "p adjusted"} <= set(table.columns)
     assert set(table["n"]) == {22}
+    app.toggle("moved_gaps").set_value(True).run()
+    assert set(app.dataframe[0].value["n"]) == {24}
+    app.toggle("moved_gaps").set_value(False).run()
     app.selectbox("moved_with").select("benchmark scores").run()
     assert not app.exception
-    assert "measured cloze acc 0-shot" in app.dataframe[0].value["companion"].tolist()
+    assert "measured cloze acc 0-shot n=200" in app.dataframe[0].value["companion"].tolist()
     app.selectbox("moved_probe").select("loss").run()
     app.button_group(key="moved_layers").set_value("each").run()
     assert not app.exception
