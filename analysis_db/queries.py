@@ -71,9 +71,10 @@ def phases(store: Store, suite: str) -> pd.DataFrame:
 
 
 def coverage(store: Store, suite: str) -> pd.DataFrame:
-    """phase, probe, status (measured, failed, missing, absent), a row for each pair."""
+    """phase, probe, status (measured, failed, missing, absent), reason, a row for each pair."""
     return store.frame(
-        "SELECT phase, probe, status FROM coverage WHERE suite = $suite ORDER BY probe, phase",
+        "SELECT phase, probe, status, reason FROM coverage WHERE suite = $suite "
+        "ORDER BY probe, phase",
         {"suite": suite},
     )
 
@@ -119,6 +120,20 @@ def findings(store: Store, suite: str) -> pd.DataFrame:
     )
 
 
+def probes_with_values(store: Store, suite: str) -> pd.DataFrame:
+    """probe: those that have values of a suite in ``phase_metrics``, by id."""
+    return store.frame(
+        """
+        SELECT DISTINCT r.probe
+        FROM runs r
+        WHERE r.suite = $suite AND r.status = 'complete'
+          AND EXISTS (SELECT 1 FROM phase_metrics m WHERE m.run_id = r.run_id AND m.suite = $suite)
+        ORDER BY r.probe
+        """,
+        {"suite": suite},
+    )
+
+
 def metric_menu(store: Store, suite: str, probe: str) -> pd.DataFrame:
     """What a probe has measured of a suite, with its definition.
 
@@ -156,6 +171,41 @@ def metric_values(
         ORDER BY phase, layer, head, domain
         """,
         {"suite": suite, "probe": probe, "metric": metric, "view": view, "module": module},
+    )
+
+
+def position_values(store: Store, suite: str) -> pd.DataFrame:
+    """phase, label, domain, low, high, nll, tokens: the loss by position in the window.
+
+    A row for each bucket of positions, ``low`` to ``high`` inclusive.
+    """
+    return store.frame(
+        """
+        SELECT phase, label, domain,
+               CAST(regexp_extract(module, '(\\d+)-', 1) AS INTEGER) AS low,
+               CAST(regexp_extract(module, '-(\\d+)', 1) AS INTEGER) AS high,
+               max(value) FILTER (WHERE metric = 'nll') AS nll,
+               CAST(max(value) FILTER (WHERE metric = 'tokens') AS BIGINT) AS tokens
+        FROM phase_metrics
+        WHERE suite = $suite AND probe = 'loss' AND module LIKE 'position %'
+        GROUP BY phase, label, domain, module
+        ORDER BY phase, domain, low
+        """,
+        {"suite": suite},
+    )
+
+
+def token_sets(store: Store, suite: str, probe: str) -> pd.DataFrame:
+    """phase, token_set: the hash of the tokens that a probe's newest run of each phase read."""
+    return store.frame(
+        """
+        SELECT DISTINCT r.phase, json_extract_string(r.notes, '$.token_set_sha256') AS token_set
+        FROM runs r
+        JOIN phase_metrics m ON m.run_id = r.run_id AND m.suite = r.suite AND m.probe = r.probe
+        WHERE r.suite = $suite AND r.probe = $probe
+        ORDER BY r.phase
+        """,
+        {"suite": suite, "probe": probe},
     )
 
 

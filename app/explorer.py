@@ -130,7 +130,7 @@ def explore(suite: str, choice: Choice, key: str) -> None:
         chosen = st.multiselect(
             "Layers in the lines",
             layers,
-            default=_spread(layers),
+            default=spread(layers),
             key=f"{key}_layers",
             format_func=str,
         )
@@ -156,7 +156,7 @@ def explore(suite: str, choice: Choice, key: str) -> None:
     _explain_missing(suite, choice)
 
 
-def _spread(layers: list[int]) -> list[int]:
+def spread(layers: list[int]) -> list[int]:
     """All layers if they are few, else some from first to last at even distances."""
     if len(layers) <= FEW_LAYERS:
         return layers

@@ -15,6 +15,7 @@ PAGES = [
     st.Page("screens/loss.py", title="Loss", url_path="loss"),
     st.Page("screens/benchmarks.py", title="Benchmarks", url_path="benchmarks"),
     st.Page("screens/data_mix.py", title="Data mix", url_path="data-mix"),
+    st.Page("screens/probe.py", title="Any probe", url_path="probe"),
     st.Page("screens/sql.py", title="SQL", url_path="sql"),
 ]
 # Streamlit leaves six empty lines above a page; the charts need the room.

@@ -17,13 +17,19 @@ _SIGNS = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED"
 
 
 def with_batch_size(
-    measure: Callable[[int], T], asked: int | None, *, device: str, windows: int
+    measure: Callable[[int], T],
+    asked: int | None,
+    *,
+    device: str,
+    windows: int,
+    remedy: str = "set a smaller `window` for the probe",
 ) -> T:
     """``measure(batch_size)``, with half the batch for as long as the memory runs out.
 
     ``asked`` is the size to begin with; None is a guess for the kind of device. No batch is larger
     than ``windows``, all there are. ``measure`` begins from nothing at every call, so what a failed
-    call has counted is lost, never counted twice. WorkbenchError if a single window does not fit.
+    call has counted is lost, never counted twice. WorkbenchError if a single window does not fit;
+    ``remedy`` is the first thing to do that it names.
     """
     kind = device.partition(":")[0]
     size = min(asked or FIRST_GUESS.get(kind, FIRST_GUESS_ELSEWHERE), max(windows, 1))
@@ -35,9 +41,9 @@ def with_batch_size(
                 raise
             if size == 1:
                 raise WorkbenchError(
-                    f"The memory of {device} does not hold the model and one window: set a "
-                    "smaller `window` for the probe, compute in bfloat16 (--dtype bfloat16), or "
-                    "choose a device with more memory (--device)."
+                    f"The memory of {device} does not hold the model and one window: {remedy}, "
+                    "compute in bfloat16 (--dtype bfloat16), or choose a device with more memory "
+                    "(--device)."
                 ) from error
         # Out here the error is gone, and with it the tensors that its frames held.
         if kind == "cuda":

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Response, sync_pl
 
 from app.options import streamlit_arguments
 
-PAGES = ("", "weights", "activations", "loss", "benchmarks", "data-mix", "sql")
+PAGES = ("", "weights", "activations", "loss", "benchmarks", "data-mix", "probe", "sql")
 SIZE = {"width": 1400, "height": 900}
 FLAGS = (
     "--no-sandbox",

@@ -161,7 +161,7 @@ def _run(phase: int, probe: str, failed: bool) -> RunRecord:
         commit_sha="0" * 40,
         file_hashes="{}",
         overrides="{}",
-        notes="{}",
+        notes=json.dumps({"token_set_sha256": "a" if phase < 26 else "b"}),
         code_version="0",
         error="ValueError: the tokenizer has no start token" if failed else None,
     )
@@ -242,6 +242,11 @@ def _loss(phase: int) -> list[Row]:
         nll = floor + 4 / phase - (0.3 if phase == 27 else 0)
         rows.append(("nll", None, None, None, None, domain, nll))
         rows.append(("bits_per_byte", None, None, None, None, domain, nll / math.log(2) / 4))
+        buckets = ("1-15", "16-31", "32-63", "64-127", "128-255", "256-511")
+        for number, bucket in enumerate(buckets[: 5 if phase < 26 else 6]):
+            module = f"position {bucket}"
+            rows.append(("nll", None, None, module, None, domain, nll + 0.5 - number / 5))
+            rows.append(("tokens", None, None, module, None, domain, 1000.0 * 2**number))
     return rows
 
 

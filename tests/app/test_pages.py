@@ -8,7 +8,7 @@ from app.options import MAIN
 
 SCRIPTS = (
     "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
-    "sql.py",
+    "probe.py", "sql.py",
 )  # fmt: skip
 
 
@@ -175,3 +175,26 @@ def test_benchmarks_stand_by_group_and_beside_the_published(full):
     app.selectbox("bench_group").select("shipped").run()
     assert not app.exception
     assert app.multiselect("tasks_shipped_acc").value == ["cloze", "next_word"]
+
+
+def test_any_probe_offers_those_with_values_and_shows_them(full):
+    app = open_page("probe.py")
+    assert app.selectbox("any_probe").options == ["activations", "attention", "loss", "weights"]
+    app.selectbox("any_probe").select("loss").run()
+    app.selectbox("any_loss_metric").select("nll").run()
+    app.selectbox("any_loss_module").select("position 256-511").run()
+    assert not app.exception
+    assert "**nll** [nats/token]" in said(app)
+
+
+def test_loss_by_position_follows_domain_and_phases(full):
+    app = open_page("loss.py")
+    assert app.selectbox("loss_domain").value == "web"
+    assert app.multiselect("loss_phases").value[0] == 1
+    assert app.multiselect("loss_phases").value[-1] == 27
+    assert "in the same windows: phase 1-8,10-11,13-25 · phase 27." in said(app)
+    app.selectbox("loss_domain").select("code").run()
+    app.multiselect("loss_phases").set_value([2, 27]).run()
+    assert not app.exception
+    app.multiselect("loss_phases").set_value([]).run()
+    assert "Choose at least one phase." in said(app)

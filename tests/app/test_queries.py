@@ -52,6 +52,27 @@ def test_metric_values_have_no_row_where_nothing_was_measured(store):
     assert 9 not in set(loss["phase"])
 
 
+def test_probes_with_values_are_not_those_with_scores_alone(store):
+    probes = queries.probes_with_values(store, "small")["probe"].tolist()
+    assert probes == ["activations", "attention", "loss", "weights"]
+    assert queries.probes_with_values(store, "bare").empty
+
+
+def test_loss_by_position_and_the_tokens_it_is_of(store):
+    values = queries.position_values(store, "small")
+    first = values[(values["phase"] == 1) & (values["domain"] == "code")]
+    assert first[["low", "high"]].values.tolist() == [
+        [1, 15], [16, 31], [32, 63], [64, 127], [128, 255]
+    ]  # fmt: skip
+    assert first["nll"].tolist() == pytest.approx([7.1, 6.9, 6.7, 6.5, 6.3])
+    assert first["tokens"].tolist() == [1000, 2000, 4000, 8000, 16000]
+    assert queries.position_values(store, "unknown").empty
+    sets = queries.token_sets(store, "small", "loss")
+    assert dict(zip(sets["phase"], sets["token_set"], strict=True)) == {
+        p: "a" if p < 26 else "b" for p in range(1, 28) if p not in (9, MISSING, ABSENT)
+    }
+
+
 def test_missing_values_give_the_reason(store):
     missing = queries.missing_values(
         store, "small", "activations", "residual_growth", None, "residual"

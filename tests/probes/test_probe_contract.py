@@ -11,7 +11,7 @@ from workbench.errors import UsageError
 SCHEMAS = {"measurements": MEASUREMENTS, "histograms": HISTOGRAMS, "benchmarks": BENCHMARKS}
 QUICK = {
     "benchmarks": {"limit": 4, "max_length": 512},
-    "loss": {"batch_size": 16},
+    "loss": {"bytes_per_domain": 16000},
     "activations": {"windows_per_domain": 2, "window": 32},
     "attention": {"windows_per_domain": 2, "window": 32},
 }
@@ -31,7 +31,7 @@ def measure(name, checkpoint, **settings):
 
 
 def test_our_probes_are_registered():
-    ours = {"activations", "attention", "benchmarks", "loss", "spectra", "weights"}
+    ours = {"activations", "attention", "benchmarks", "loss", "optimizer", "spectra", "weights"}
     assert ours <= set(installed_probes())
 
 

@@ -32,6 +32,7 @@ from workbench.checkpoints.tensors import Tensors, open_tensors
 from workbench.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from workbench.checkpoints.optimizer import OptimizerState
     from workbench.hub.remote import RemoteSnapshot
 
 View = Literal["stored", "effective"]
@@ -295,6 +296,22 @@ class Checkpoint:
                     f"{list(tensor.shape)}, which the weights {is_held}; pull the checkpoint "
                     "again or correct the suite's overrides."
                 )
+
+    @property
+    def what(self) -> str:
+        """The checkpoint as errors name it."""
+        return self._what
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor in the files by name, sorted."""
+        return dict(sorted(self._tensors.shapes.items()))
+
+    def optimizer(self) -> "OptimizerState":
+        """The optimizer's state beside the weights; see ``open_optimizer`` for the errors."""
+        from workbench.checkpoints.optimizer import open_optimizer
+
+        return open_optimizer(self)
 
     def load_tokenizer(self) -> Any:
         """The checkpoint's own tokenizer."""

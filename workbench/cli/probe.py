@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from workbench.suites import Phase
 
 
+def _say_unusable() -> None:
+    """A sentence for each probe of another package that does not work; the others do."""
+    from probes.base import unusable_probes
+
+    for reason in unusable_probes().values():
+        note.print(reason, style="yellow", markup=False, highlight=False)
+
+
 @app.command(epilog="Example: workbench probe demo --phases 5,10-15 --probes weights,loss")
 def probe(
     suite: SuiteName = "demo",
@@ -81,6 +89,7 @@ def probe(
             on_end=lambda outcome: bar.advance(task),
             on_bytes=fetched,
         )
+    _say_unusable()
     failed = result.failed
     print_rows(result.rows(), as_json=as_json, empty="Nothing was left to measure.")
     if not as_json:
@@ -91,17 +100,22 @@ def probe(
         note.print(f"Retry with: {result.retry_command()}", highlight=False)
     for _, reason in result.refused:
         note.print(f"[red]{reason}[/red]", highlight=False)
-    if failed or result.plan.missing:
+    if failed or result.plan.missing or result.plan.unpulled:
         raise typer.Exit(1)
 
 
 @app.command(epilog="Example: workbench status demo")
 def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
     """Show the matrix of phases and probes: measured, failed, missing or absent."""
-    from workbench.jobs import coverage
+    from workbench.jobs import absences, coverage
     from workbench.settings import Home
 
-    print_rows(coverage(suite, Home.from_env()), as_json=as_json, title=f"Suite {suite}")
+    home = Home.from_env()
+    print_rows(coverage(suite, home), as_json=as_json, title=f"Suite {suite}")
+    if not as_json:
+        for sentence in absences(suite, home):
+            note.print(sentence, highlight=False)
+    _say_unusable()
 
 
 @app.command(epilog="Example: workbench failures demo")
@@ -136,3 +150,4 @@ def metrics(
         for probe, m in find_metrics(name)
     ]
     print_rows(rows, as_json=as_json)
+    _say_unusable()

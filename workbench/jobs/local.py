@@ -106,7 +106,7 @@ def _record(
         host=platform.node(),
         repo_id=job.phase.repo_id or "",
         commit_sha=job.source.commit_sha,
-        file_hashes=json.dumps(dict(job.source.files), sort_keys=True),
+        file_hashes=json.dumps(job.files, sort_keys=True),
         overrides=job.phase.overrides_json,
         notes=json.dumps(notes, sort_keys=True),
         code_version=workbench.__version__,

@@ -40,10 +40,16 @@ class Job:
     def settings_json(self) -> str:
         return json.dumps(self.settings.model_dump(mode="json"), sort_keys=True)
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Content address of each file that the numbers rest on, by name."""
+        states = self.source.optimizer if self.probe.needs == "optimizer" else {}
+        return {**self.source.files, **states}
+
     @cached_property
     def fingerprint(self) -> str:
         facts = [
-            sorted(self.source.files.items()),
+            sorted(self.files.items()),
             self.phase.overrides_json,
             self.probe.id,
             self.probe.version,
@@ -70,6 +76,10 @@ class Plan:
     """Phases of which no checkpoint was published."""
     missing: tuple[Phase, ...]
     """Phases whose checkpoint is published, and is not there to be measured."""
+    stateless: tuple[Phase, ...] = ()
+    """Phases of which a probe needs an optimizer state, and none was published."""
+    unpulled: tuple[Phase, ...] = ()
+    """Phases whose optimizer state is published, and is not there to be measured."""
     not_run: tuple[tuple[str, str], ...] = ()
     """Parts of probes that are not run on any phase, as (probe and part, reason)."""
 
@@ -103,6 +113,8 @@ def plan_jobs(
     done: list[Job] = []
     absent: list[Phase] = []
     missing: list[Phase] = []
+    stateless: list[Phase] = []
+    unpulled: list[Phase] = []
     for phase in phases:
         source = sources.get(phase.phase)
         if source is None:
@@ -110,12 +122,25 @@ def plan_jobs(
             (absent if unpublished else missing).append(phase)
             continue
         for probe, parts in chosen.items():
+            if probe.needs == "optimizer" and not source.optimizer:
+                without = unpulled if phase.has_optimizer else stateless
+                if phase not in without:
+                    without.append(phase)
+                continue
             for part in parts:
                 if part.settings is None:
                     continue
                 job = Job(suite.name, phase, source, probe, part.settings, device, dtype, part.name)
                 (done if job.fingerprint in succeeded and not force else jobs).append(job)
-    return Plan(tuple(jobs), tuple(done), tuple(absent), tuple(missing), tuple(not_run))
+    return Plan(
+        tuple(jobs),
+        tuple(done),
+        tuple(absent),
+        tuple(missing),
+        tuple(stateless),
+        tuple(unpulled),
+        tuple(not_run),
+    )
 
 
 def sha256(text: str) -> str:

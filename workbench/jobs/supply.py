@@ -3,11 +3,11 @@ the Hub through a disk that holds only a few of them."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
 from workbench.checkpoints import Checkpoint
-from workbench.hub.cache import Snapshot, find_snapshot
+from workbench.hub.cache import Snapshot, find_snapshot, optimizer_states
 from workbench.hub.failures import HubError
 from workbench.hub.ledger import Ledger
 from workbench.hub.pull import PullPlan, plan_pull
@@ -29,6 +29,10 @@ class Source(Protocol):
     def files(self) -> Mapping[str, str]:
         """Content address of each file that a probe reads, by name."""
 
+    @property
+    def optimizer(self) -> Mapping[str, str]:
+        """The same of the files of optimizer states; none where they are not to be had."""
+
 
 class Supply:
     """Checkpoints that are on disk; the other ways to get them are its subclasses.
@@ -47,8 +51,11 @@ class Supply:
         self._found = {number: snapshot for number, snapshot in found.items() if snapshot}
         self.sources = self._found
 
-    def begin(self, phases: Collection[int]) -> Self:
-        """Prepare for jobs on these phases, which will be asked for in their order."""
+    def begin(self, phases: Collection[int], with_state: Collection[int] = ()) -> Self:
+        """Prepare for jobs on these phases, which will be asked for in their order.
+
+        ``with_state`` are those of which the optimizer's state is needed.
+        """
         return self
 
     def __enter__(self) -> Self:
@@ -91,6 +98,7 @@ class _Listed:
     repo_id: str
     commit_sha: str
     files: Mapping[str, str]
+    optimizer: Mapping[str, str]
 
 
 class StreamSupply(Supply):
@@ -104,19 +112,29 @@ class StreamSupply(Supply):
         ledger: Ledger,
         budget: int | None,
         on_bytes: Callable[[Phase, int, int], None],
+        *,
+        with_optimizer: bool = False,
     ) -> None:
-        self._plans, self.refused = _of_each(
-            phases, lambda phase: plan_pull(suite, phase, endpoint=endpoint)
-        )
+        """``with_optimizer`` fetches the optimizer states that were published, where needed."""
+
+        def plan(phase: Phase) -> PullPlan:
+            states = with_optimizer and phase.has_optimizer
+            return plan_pull(suite, phase, endpoint=endpoint, with_optimizer=states)
+
+        self._plans, self.refused = _of_each(phases, plan)
         self.sources = {number: _listed(plan) for number, plan in self._plans.items()}
         self._endpoint = endpoint
         self._ledger = ledger
         self._budget = budget
         self._on_bytes = on_bytes
 
-    def begin(self, phases: Collection[int]) -> Self:
+    def begin(self, phases: Collection[int], with_state: Collection[int] = ()) -> Self:
         self._stream = Stream(
-            [plan for number, plan in self._plans.items() if number in phases],
+            [
+                plan if number in with_state else _without_state(plan)
+                for number, plan in self._plans.items()
+                if number in phases
+            ],
             self._ledger,
             endpoint=self._endpoint,
             budget=self._budget,
@@ -142,8 +160,14 @@ class StreamSupply(Supply):
 
 
 def _listed(plan: PullPlan) -> _Listed:
-    files = {file.name: file.etag for file in plan.files}
-    return _Listed(plan.listing.repo_id, plan.listing.commit_sha, files)
+    every = {file.name: file.etag for file in plan.files}
+    states = {name: every.pop(name) for name in optimizer_states(list(every))}
+    return _Listed(plan.listing.repo_id, plan.listing.commit_sha, every, states)
+
+
+def _without_state(plan: PullPlan) -> PullPlan:
+    states = set(optimizer_states(file.name for file in plan.files))
+    return replace(plan, files=tuple(f for f in plan.files if f.name not in states))
 
 
 def _of_each(
