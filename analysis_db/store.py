@@ -193,6 +193,10 @@ class Store:
                 for name, table in tables.items():
                     run_ids = pa.array([record.run_id] * table.num_rows, pa.string())
                     insert(connection, _TABLES[name], table.append_column("run_id", run_ids))
+                connection.execute(
+                    "INSERT INTO data.measured FROM data.measured_of_values WHERE run_id = $id",
+                    {"id": record.run_id},
+                )
         except duckdb.ConstraintException as error:
             raise StoreError(
                 f"The probe {record.probe} returned a row for phase {record.phase} that the store "
