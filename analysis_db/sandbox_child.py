@@ -143,7 +143,7 @@ def _check(connection: duckdb.DuckDBPyConnection, sql: str, params: Mapping[str,
 
 
 def _columns(relation: duckdb.DuckDBPyRelation, text: list[str]) -> Iterator[str]:
-    """Each column under a name of its own; types that begin as in ``text``, and lists, as text."""
+    """Each column under a name of its own; types that begin as in ``text`` as text, [] are lists."""
     taken: set[str] = set()
     for number, (column, kind) in enumerate(
         zip(relation.columns, map(str, relation.types), strict=True), 1
@@ -154,7 +154,7 @@ def _columns(relation: duckdb.DuckDBPyRelation, text: list[str]) -> Iterator[str
             name = f"{column}_{again}"
         taken.add(name)
         quoted = '"' + name.replace('"', '""') + '"'
-        plain = kind.startswith(tuple(text)) or (text and kind.endswith("]"))
+        plain = kind.startswith(tuple(text)) or ("[]" in text and kind.endswith("]"))
         yield f"CAST(#{number} AS VARCHAR) AS {quoted}" if plain else f"#{number} AS {quoted}"
 
 
