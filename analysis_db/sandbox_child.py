@@ -143,7 +143,7 @@ def _check(connection: duckdb.DuckDBPyConnection, sql: str, params: Mapping[str,
 
 
 def _columns(relation: duckdb.DuckDBPyRelation, text: list[str]) -> Iterator[str]:
-    """Each column under a name of its own; types that begin as in ``text`` as text, [] are lists."""
+    """Each column under a name of its own; types that begin as in ``text`` as text ([]: lists)."""
     taken: set[str] = set()
     for number, (column, kind) in enumerate(
         zip(relation.columns, map(str, relation.types), strict=True), 1
