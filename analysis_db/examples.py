@@ -34,7 +34,7 @@ FROM phase_metrics
 WHERE metric = 'variance_mean' AND module = 'residual' AND head IS NULL AND phase IN (20, 27)
 GROUP BY suite, layer
 HAVING at_20 > 0 AND at_27 IS NOT NULL
-ORDER BY suite, growth_of_norm DESC""",
+ORDER BY suite, growth_of_norm DESC, layer""",
     ),
     Example(
         "maths-and-layers",
@@ -78,7 +78,7 @@ SELECT suite, layer, head,
 FROM phase_metrics
 WHERE metric = 'max_logit' AND head IS NOT NULL
 GROUP BY suite, layer, head
-ORDER BY max_logit DESC
+ORDER BY max_logit DESC, suite, layer, head
 LIMIT 20""",
     ),
     Example(
@@ -127,7 +127,7 @@ SELECT m.suite, m.domain, round(arg_min(m.value, m.phase), 3) AS first,
 FROM phase_metrics m JOIN phases p USING (suite, phase)
 WHERE m.metric = 'nll' AND m.domain IS NOT NULL AND m.module IS NULL
 GROUP BY m.suite, m.domain
-ORDER BY m.suite, percent_in_annealing DESC""",
+ORDER BY m.suite, percent_in_annealing DESC, m.domain""",
     ),
     Example(
         "matrices-that-grew",
@@ -139,7 +139,7 @@ SELECT suite, layer, module, arg_min(value, phase) AS first, arg_max(value, phas
 FROM phase_metrics
 WHERE metric = 'rms' AND view = 'effective' AND layer IS NOT NULL AND head IS NULL
 GROUP BY suite, layer, module
-ORDER BY growth DESC
+ORDER BY growth DESC, suite, layer, module
 LIMIT 20""",
     ),
     Example(
@@ -160,7 +160,7 @@ SELECT suite, before AS from_phase, phase AS to_phase, view, module,
 FROM steps
 WHERE jump IS NOT NULL
 GROUP BY suite, before, phase, view, module
-ORDER BY largest_factor DESC
+ORDER BY largest_factor DESC, suite, to_phase, view, module
 LIMIT 20""",
     ),
     Example(
@@ -213,7 +213,7 @@ SELECT suite, phase, bucket, round(100 * share, 2) AS percent,
            AS points_gained
 FROM wide
 QUALIFY points_gained IS NOT NULL
-ORDER BY abs(points_gained) DESC
+ORDER BY abs(points_gained) DESC, suite, phase, bucket
 LIMIT 20""",
     ),
     Example(

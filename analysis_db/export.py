@@ -180,4 +180,6 @@ def _fill(store: Store, files: Mapping[str, parquet.ParquetFile]) -> None:
             for table, file in files.items():
                 for batch in file.iter_batches(BATCH):
                     insert(connection, table, pa.Table.from_batches([batch]))
+            if "measured" not in files:  # an export of before there was that table
+                connection.execute("INSERT INTO data.measured FROM data.measured_of_values")
         draft.path.rename(store.path)

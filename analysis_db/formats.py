@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
 _NESTED = ("STRUCT", "MAP", "UNION", "ENUM", "BLOB", "BIT", "INTERVAL", "UUID", "TIME WITH")
 AS_TEXT: dict[str, tuple[str, ...]] = {
-    "csv": _NESTED,
+    "csv": ("[]", *_NESTED),
     "json": (),
     "parquet": ("INTERVAL", "BIT", "UNION"),
 }
-"""Format -> the types of SQL that it cannot hold otherwise, for ``stream_sql``; in CSV no list."""
+"""Format -> the types of SQL that it cannot hold otherwise, for ``stream_sql``."""
 
 
 def format_of(out: Path) -> str:

@@ -1,4 +1,5 @@
-"""What the dashboard asks of the store: public views in, pandas frames out.
+"""What the dashboard asks of the store: pandas frames out of the public views, and of the table
+``data.measured`` where going through every value would take too long.
 
 Every function takes a ``Store`` first, then plain values (so that results can be cached by them).
 A suite, run or metric that the store does not know gives an empty frame with the same columns.
@@ -106,9 +107,9 @@ def metric_menu(store: Store, suite: str, probe: str) -> pd.DataFrame:
     return store.frame(
         """
         WITH found AS (
-            SELECT metric, view, module, bool_or(layer IS NOT NULL) AS by_layer,
-                   bool_or(head IS NOT NULL) AS by_head, bool_or(domain IS NOT NULL) AS by_domain
-            FROM phase_metrics
+            SELECT metric, view, module, bool_or(by_layer) AS by_layer,
+                   bool_or(by_head) AS by_head, bool_or(by_domain) AS by_domain
+            FROM data.measured JOIN data.newest_run USING (run_id)
             WHERE suite = $suite AND probe = $probe
             GROUP BY metric, view, module
         )
@@ -442,6 +443,8 @@ def totals(store: Store, suite: str) -> dict[str, Any]:
         {"suite": suite},
     ).iloc[0]
     values = store.frame(
-        "SELECT count(*) AS n FROM phase_metrics WHERE suite = $suite", {"suite": suite}
+        "SELECT coalesce(sum(n), 0) AS n FROM data.measured JOIN data.newest_run USING (run_id) "
+        "WHERE suite = $suite",
+        {"suite": suite},
     ).iloc[0]
     return {"runs": int(row["runs"]), "seconds": float(row["seconds"]), "values": int(values["n"])}

@@ -90,7 +90,7 @@ def stream_sql(
 ) -> Iterator[Rows]:
     """As ``run_sql``, the rows in batches while they come; the time includes their consumer's.
 
-    Columns whose type begins with one of ``text``, and then lists too, come as text.
+    Columns whose type begins with one of ``text`` come as text, lists where that has ``[]``.
     """
     request = {
         "path": str(store.path.absolute()),

@@ -53,4 +53,6 @@ def test_values_of_heads_are_not_mixed_with_whole_tensors(tmp_path):
         weights.num_rows < store.table("FROM data.measurement WHERE run_id = 'weights-27'").num_rows
     )
     for name, table in before.items():
-        assert answer(store, name).equals(table), name
+        now = answer(store, name)
+        for column in set(table.column_names) - {"in_layer"}:  # of layers that jump alike, any
+            assert now[column].to_pylist() == pytest.approx(table[column].to_pylist()), name

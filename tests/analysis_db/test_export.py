@@ -86,6 +86,20 @@ def test_a_store_made_of_an_export_is_equal(filled, tmp_path):
     ]
 
 
+def test_an_export_of_before_the_table_measured_makes_an_equal_store(filled, tmp_path):
+    folder = tmp_path / "all"
+    export_all(filled, folder)
+    (folder / "measured.parquet").unlink()
+    about = json.loads((folder / "store.json").read_text())
+    del about["rows"]["measured"]
+    (folder / "store.json").write_text(json.dumps(about))
+    again = Store(tmp_path / "again" / "metrics.duckdb")
+    rebuild(again, folder)
+    sql = "FROM data.measured ORDER BY ALL"
+    assert again.table(sql).num_rows > 0
+    assert again.table(sql).equals(filled.table(sql))
+
+
 def test_an_export_does_not_replace_a_folder(filled, tmp_path):
     (tmp_path / "all").mkdir()
     with pytest.raises(StoreError, match="exists already"):

@@ -51,6 +51,10 @@ def test_an_old_store_is_brought_forward_with_every_value(old):
     assert views["phase_metrics"] > 1000
     newest = [number for number, _ in schema_scripts()]
     assert versions == [number for number in newest if number <= max(versions)]
+    kept, counted = (
+        store.table(f"FROM data.{name} ORDER BY ALL") for name in ("measured", "measured_of_values")
+    )
+    assert kept.to_pylist() == counted.to_pylist()
     after, now = contents(old)
     assert now == newest
     with duckdb.connect(old, read_only=True) as connection:

@@ -1,5 +1,6 @@
 """The user's SQL: refused by the connection, bounded in time and rows."""
 
+import errno
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from analysis_db.errors import QueryError
 from analysis_db.parameters import typed
 from analysis_db.sandbox import run_sql
 from analysis_db.store import Store
+from bench.sandbox import attempt, stage, state
+from tests.analysis_db.escapes import BOUNDED, ESCAPES
 from tests.analysis_db.rows import SUITE, phase
 
 
@@ -184,6 +187,8 @@ import pathlib, sys
 from analysis_db.parameters import typed
 from analysis_db.sandbox import run_sql
 from analysis_db.store import Store
+from bench.sandbox import attempt, stage, state
+from tests.analysis_db.escapes import BOUNDED, ESCAPES
 run_sql(Store(pathlib.Path(sys.argv[1])), "SELECT sleep_ms(600000)", timeout_s=600)
 """
 
@@ -215,3 +220,30 @@ def test_asking_loads_neither_pandas_nor_numpy_where_the_query_runs():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] None"
+
+
+def test_no_attempt_escapes(tmp_path):
+    store = stage(tmp_path)
+    before = state(tmp_path)
+    ended = {e.what: attempt(store, tmp_path, e)[0] for e in ESCAPES if e.ends != BOUNDED}
+    assert ended == {e.what: e.ends for e in ESCAPES if e.ends != BOUNDED}
+    assert state(tmp_path) == before
+
+
+SEALED = """
+import pathlib, socket, sys
+from analysis_db import sandbox_child
+sandbox_child._give_up_the_world()
+for act in (lambda: open('/etc/passwd'), socket.socket):
+    try:
+        act()
+    except OSError as error:
+        sys.stdout.write(f'{error.errno} ')
+"""
+
+
+def test_the_kernel_refuses_files_and_sockets_whatever_the_database_does():
+    done = subprocess.run(
+        [sys.executable, "-c", SEALED], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == [str(errno.EMFILE)] * 2

@@ -42,6 +42,16 @@ def test_metric_menu_knows_definition_and_coordinates(store):
     assert queries.metric_menu(store, "small", "attention")["by_head"].all()
 
 
+def test_what_was_measured_is_kept_as_it_is_counted(store):
+    kept, counted = (
+        store.table(f"FROM data.{name} ORDER BY ALL") for name in ("measured", "measured_of_values")
+    )
+    assert kept.num_rows > 100
+    assert kept.to_pylist() == counted.to_pylist()
+    values = store.table("FROM phase_metrics WHERE suite = 'small'").num_rows
+    assert queries.totals(store, "small")["values"] == values
+
+
 def test_metric_values_have_no_row_where_nothing_was_measured(store):
     values = queries.metric_values(store, "small", "weights", "rms", "effective", "q_proj")
     assert len(values) == 25 * LAYERS

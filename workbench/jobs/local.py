@@ -7,7 +7,6 @@ import json
 import platform
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,6 +14,7 @@ from typing import Any
 
 import workbench
 from analysis_db.errors import StoreError
+from analysis_db.run_ids import new_run_id
 from analysis_db.store import RunRecord, Store
 from probes.base import Measuring, Probe
 from workbench.checkpoints import Checkpoint
@@ -89,7 +89,7 @@ def _record(
     job: Job, started: datetime, seconds: float, error: str | None, notes: dict[str, str]
 ) -> RunRecord:
     return RunRecord(
-        run_id=uuid.uuid4().hex,
+        run_id=new_run_id(started),
         fingerprint=job.fingerprint,
         suite=job.suite,
         phase=job.phase.phase,
