@@ -16,7 +16,6 @@ from probes.base import (
 )
 from probes.optimizer_statistics import Sums, Update, add_weights, sums_of
 from workbench.checkpoints.optimizer import Hyperparameters, ParameterState
-from workbench.checkpoints.optimizer.state import place
 
 _ADAM = "Kingma & Ba 2015, arXiv 1412.6980, algorithm 1"
 _CORRECTED = "m^ / (sqrt(v^) + eps), m^ = m / (1 - beta1^t), v^ = v / (1 - beta2^t)"
@@ -103,7 +102,7 @@ class OptimizerProbe(Probe):
         kinds: dict[str, _Part] = {}
         found = Measurements(notes={"optimizer_layout": state.layout})
         for done, parameter in enumerate(state.parameters(), 1):
-            module, layer = place(parameter.name)
+            module, layer = parameter.place
             matrix = layer is not None and parameter.exp_avg.dim() == 2
             part = _measured(parameter, _rules(settings, parameter.said, matrix))
             add_weights(part.sums, checkpoint.tensor(parameter.name), parameter.fp32)

@@ -305,7 +305,7 @@ class Checkpoint:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every tensor in the files by name, sorted."""
-        return dict(sorted(self._tensors.shapes.items()))
+        return {name: self._tensors.shapes[name] for name in self.tensor_names()}
 
     def optimizer(self) -> "OptimizerState":
         """The optimizer's state beside the weights; see ``open_optimizer`` for the errors."""

@@ -211,12 +211,12 @@ def test_two_groupings_that_fit_are_refused(tmp_path, monkeypatch):
     write_trainer(trained)
     whole = naming._groupings
 
-    def and_layers_swapped(model, groups):
-        yield from whole(model, groups)
+    def and_layers_swapped(model, groups, parameters):
+        yield from whole(model, groups, parameters)
         swap = {"layers.0.": "layers.1.", "layers.1.": "layers.0."}
         yield [
             [next((n.replace(a, b) for a, b in swap.items() if a in n), n) for n in names]
-            for names in next(whole(model, groups))
+            for names in next(whole(model, groups, parameters))
         ]
 
     monkeypatch.setattr(naming, "_groupings", and_layers_swapped)

@@ -128,6 +128,7 @@ class DistributedState:
             step = f"{key}.step"
             yield ParameterState(
                 name,
+                self._parameters.places[name],
                 exp_avg=self._shaped(name, f"{key}.exp_avg"),
                 exp_avg_sq=self._shaped(name, f"{key}.exp_avg_sq"),
                 step=_number(self._object(step)) if step in self._items else None,

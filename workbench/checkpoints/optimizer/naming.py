@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workbench.checkpoints.optimizer.state import Parameters, place
+from workbench.checkpoints.optimizer.state import Parameters
 
 _NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 """Names that the Trainer of transformers leaves out of weight decay (its trainer.py, 4.46 on)."""
@@ -43,7 +43,7 @@ def names_of(
             "convert the state with the tools of what wrote it, such as ds_to_universal",
         )
     fitting: list[dict[Number, str]] = []
-    for grouped in _groupings(model, len(groups)):
+    for grouped in _groupings(model, len(groups), parameters):
         if [len(names) for names in grouped] != [len(group) for group in numbers]:
             continue
         flat = [name for names in grouped for name in names]
@@ -85,7 +85,9 @@ def _flattened(
     return vectors and len(shapes) < len(model)
 
 
-def _groupings(model: Sequence[str], groups: int) -> Iterator[list[list[str]]]:
+def _groupings(
+    model: Sequence[str], groups: int, parameters: Parameters
+) -> Iterator[list[list[str]]]:
     """The parameters as usual trainers group them: those that decay first."""
     if groups == 1:
         yield [list(model)]
@@ -97,7 +99,9 @@ def _groupings(model: Sequence[str], groups: int) -> Iterator[list[list[str]]]:
         lambda name: "bias" in name or "norm" in _module(name),  # transformers until 4.45
         lambda name: "bias" in name,  # the same, where it does not know the model's norms
         lambda name: "norm" in _module(name) or "alpha" in name or "bias" in name,
-        lambda name: place(name).layer is None or not _is_matrix(name),  # embeddings left out
+        lambda name: (
+            parameters.places[name].layer is None or not _is_matrix(name)
+        ),  # embeddings left out
     ):
         yield [
             [name for name in model if not without(name)],

@@ -39,6 +39,7 @@ class ParameterState:
     """Adam's state of one parameter, tensors in the shape of the checkpoint's weight."""
 
     name: str
+    place: "Place"
     exp_avg: torch.Tensor
     exp_avg_sq: torch.Tensor
     step: float | None
@@ -91,6 +92,7 @@ class Parameters:
         self.checkpoint = checkpoint
         self.what = checkpoint.what
         self.shapes = checkpoint.shapes
+        self.places = {name: place(name) for name in self.shapes}
         self.tied = bool(checkpoint.config.get("tie_word_embeddings", False))
 
     def wrong(self, file: Path, problem: str, remedy: str = "pull it again") -> CheckpointError:
@@ -107,7 +109,7 @@ class Parameters:
         """The names in the order of the checkpoint's tensors.
 
         Raises CheckpointError for one that the weights do not have, and for a weight that has no
-        state; the tied head needs none. Buffers of old formats, which no role knows, need none.
+        state; the tied head needs none.
         """
         unknown = sorted(set(names) - self.shapes.keys())
         if unknown:
@@ -119,9 +121,7 @@ class Parameters:
         missing = [
             name
             for name in self.shapes
-            if name not in names
-            and (role(name) is not None or alpha_roles(name))
-            and not (self.tied and place(name).module == "lm_head")
+            if name not in names and not (self.tied and self.places[name].module == "lm_head")
         ]
         if missing:
             raise self.wrong(
@@ -141,7 +141,7 @@ class Parameters:
     def _padded(self, name: str, found: tuple[int, ...]) -> bool:
         """Is it the vocabulary's matrix with rows added, so that it divides among processes?"""
         wanted = tuple(self.shapes[name])
-        if place(name).module not in _VOCABULARY or len(found) != len(wanted):
+        if self.places[name].module not in _VOCABULARY or len(found) != len(wanted):
             return False
         return found[0] > wanted[0] and found[1:] == wanted[1:]
 

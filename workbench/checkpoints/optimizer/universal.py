@@ -39,6 +39,7 @@ class UniversalState:
         for name in self.names:
             yield ParameterState(
                 name,
+                self._parameters.places[name],
                 exp_avg=self._part(name, "exp_avg"),
                 exp_avg_sq=self._part(name, "exp_avg_sq"),
                 step=self._step(name),
