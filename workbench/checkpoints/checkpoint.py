@@ -297,22 +297,6 @@ class Checkpoint:
                     "again or correct the suite's overrides."
                 )
 
-    @property
-    def what(self) -> str:
-        """The checkpoint as errors name it."""
-        return self._what
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Of every tensor in the files by name, sorted."""
-        return {name: self._tensors.shapes[name] for name in self.tensor_names()}
-
-    def optimizer(self) -> "OptimizerState":
-        """The optimizer's state beside the weights; see ``open_optimizer`` for the errors."""
-        from workbench.checkpoints.optimizer import open_optimizer
-
-        return open_optimizer(self)
-
     def load_tokenizer(self) -> Any:
         """The checkpoint's own tokenizer."""
         from transformers import AutoTokenizer
@@ -328,6 +312,22 @@ class Checkpoint:
                 f"{self._what} has no tokenizer that can be read ({reason}); "
                 "pull the checkpoint again."
             ) from error
+
+    @property
+    def what(self) -> str:
+        """The checkpoint as errors name it."""
+        return self._what
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor in the files by name, sorted."""
+        return {name: self._tensors.shapes[name] for name in self.tensor_names()}
+
+    def optimizer(self) -> "OptimizerState":
+        """The optimizer's state beside the weights; see ``open_optimizer`` for the errors."""
+        from workbench.checkpoints.optimizer import open_optimizer
+
+        return open_optimizer(self)
 
     def _local_folder(self, wanted: str) -> Path:
         if self.folder is None:
