@@ -1,7 +1,7 @@
 """Statistics of the optimizer's state: Adam's averages, its updates, and the float32 weights."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import Field
@@ -16,8 +16,7 @@ from probes.base import (
 )
 from probes.optimizer_statistics import Sums, Update, add_weights, sums_of
 from workbench.checkpoints.optimizer import Hyperparameters, ParameterState
-from workbench.checkpoints.optimizer.state import places
-from workbench.checkpoints.roles import Role, parts
+from workbench.checkpoints.roles import parts
 
 _ADAM = "Kingma & Ba 2015, arXiv 1412.6980, algorithm 1"
 _CORRECTED = "m^ / (sqrt(v^) + eps), m^ = m / (1 - beta1^t), v^ = v / (1 - beta2^t)"
@@ -103,20 +102,15 @@ class OptimizerProbe(Probe):
         state = checkpoint.optimizer()
         kinds: dict[str, _Part] = {}
         found = Measurements(notes={"optimizer_layout": state.layout})
-        filed = places(checkpoint)
         for done, parameter in enumerate(state.parameters(), 1):
-            roles = filed[parameter.name]
-            weights = parts(checkpoint.tensor(parameter.name), roles)
-            for role, of_role, weight in zip(
-                roles, _of_roles(parameter, roles), weights, strict=True
-            ):
-                in_layer_matrix = role.layer is not None and role.is_matrix
-                part = _measured(of_role, _rules(settings, of_role.said, in_layer_matrix))
+            weights = parts(checkpoint.tensor(parameter.name), parameter.roles)
+            for (role, of_role), weight in zip(parameter.parts(), weights, strict=True):
+                matrix = role.layer is not None and role.is_matrix
+                part = _measured(of_role, _rules(settings, parameter.said, matrix))
                 add_weights(part.sums, weight, of_role.fp32)
                 if role.layer is not None:
                     part.add_to(found, role.module, role.layer)
-                kind = kinds.get(role.module)
-                kinds[role.module] = part if kind is None else kind + part
+                kinds[role.module] = kinds.get(role.module, _NOTHING) + part
             measuring.progress(0.99 * done / len(state.names))
         for module, kind in kinds.items():
             kind.add_to(found, module, None)
@@ -186,16 +180,7 @@ class _Part:
         return (self.sums.drift_square / self.sums.fp32_square) ** 0.5
 
 
-def _of_roles(parameter: ParameterState, roles: tuple[Role, ...]) -> list[ParameterState]:
-    """The state of what each role has of the parameter: q, k and v may share one."""
-    if len(roles) == 1:
-        return [parameter]
-    m, v = parts(parameter.exp_avg, roles), parts(parameter.exp_avg_sq, roles)
-    kept = [None] * len(roles) if parameter.fp32 is None else parts(parameter.fp32, roles)
-    return [
-        replace(parameter, exp_avg=m_i, exp_avg_sq=v_i, fp32=w)
-        for m_i, v_i, w in zip(m, v, kept, strict=True)
-    ]
+_NOTHING = _Part(Sums(), corrected=True)
 
 
 def _rules(settings: Any, said: Hyperparameters, matrix: bool) -> Hyperparameters:

@@ -1,10 +1,13 @@
 """Every page runs without an exception, on a full store, a bare suite, and no store at all."""
 
+import shutil
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis_db.store import Store
 from app.options import MAIN
+from tests.app import synthetic
 
 SCRIPTS = (
     "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
@@ -70,6 +73,24 @@ def test_overview_says_what_to_do_next(full):
     assert "workbench probe small --phases 9 --probes loss" in commands
     assert "workbench pull small --phases 12" in commands
     assert "ValueError: the tokenizer has no start token" in commands
+
+
+def test_the_optimizer_is_on_the_page_of_the_weights(home, tmp_path, monkeypatch):
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
+    store = Store(tmp_path / "home" / "metrics.duckdb")
+    store.register_probes(
+        [{"probe": "optimizer", "version": 1, "title": "o", "needs": "optimizer"}], []
+    )
+    values = [("update_rms", None, layer, "q_proj", None, None, 0.1) for layer in (None, 0, 1)]
+    record = synthetic._run(20, "optimizer", failed=False)
+    store.write_run(record, {"measurements": synthetic._rows(values)})
+    app = open_page("weights.py")
+    app.segmented_control("weights_probe").set_value("optimizer").run()
+    assert not app.exception, app.exception
+    assert "**Phase 1-19,21-24,27**: no optimizer state." in said(app)
+    assert "**Phase 26**: not published." in said(app)
+    assert "**Phase 25**: not measured." in said(app)
 
 
 def test_overview_says_what_the_audit_found(full):

@@ -19,7 +19,6 @@ from tests.fixtures.optimizer_states import (
     write_trainer,
     write_universal,
 )
-from workbench.checkpoints.optimizer.state import places
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
 KNOWN = {"eps": EPS, "beta1": BETAS[0], "beta2": BETAS[1]}
@@ -73,11 +72,12 @@ def plain(m, v, p, w, lr, step=STEPS):
 def test_every_value_is_the_plain_one_per_parameter_and_per_kind(trained):
     found = values(measured(trained, lr=LR, matrix_lr=MATRIX_LR, **KNOWN))
     states, checkpoint = trained.states(), trained.open()
+    roles = {parameter.name: parameter.roles for parameter in checkpoint.optimizer().parameters()}
     parameters = dict(trained.model.named_parameters())
     by_place: dict[tuple[str, int | None], set[str]] = {}
-    filed = places(checkpoint)
     for name in states:
-        ((module, layer, *_),) = filed[name]
+        (role,) = roles[name]
+        module, layer = role.module, role.layer
         by_place.setdefault((module, None), set()).add(name)
         by_place.setdefault((module, layer), set()).add(name)
     expected = {}
@@ -207,3 +207,18 @@ def test_a_rate_that_is_set_goes_before_the_state_s_and_betas_do_not(tmp_path):
     key = ("update_ratio", "q_proj", 1)
     assert set_[key] == pytest.approx(2 * own[key], rel=1e-12)
     assert set_["update_rms", "q_proj", 1] == own["update_rms", "q_proj", 1]
+
+
+def test_one_matrix_for_q_k_and_v_is_measured_in_three(tmp_path):
+    made = train(tmp_path / "neox", "neox")
+    write_trainer(made)
+    found = values(measured(made))
+    for kind in ("proj", "bias"):
+        assert {m for _, m, layer in found if layer == 1 and m[1:] == f"_{kind}" and m[0] in "qkv"}
+    name = "gpt_neox.layers.1.attention.query_key_value.weight"
+    m = made.states()[name]["exp_avg"].double()
+    heads = made.model.config.num_attention_heads
+    q, k, v = m.reshape(heads, 3, -1, m.shape[1]).unbind(1)
+    for module, part in (("q_proj", q), ("k_proj", k), ("v_proj", v)):
+        rms = float(part.square().mean().sqrt())
+        assert found["exp_avg_rms", module, 1] == pytest.approx(rms, rel=1e-12)

@@ -227,6 +227,10 @@ class Checkpoint:
         """Every tensor in the files, scales included, sorted; no tables that can be recomputed."""
         return list(self._parameters)
 
+    def stored_name(self, name: str) -> str:
+        """What the files call a parameter of the model in transformers."""
+        return next((held for held, own in self._parameters.items() if own == name), name)
+
     def roles(self) -> dict[str, tuple[Role, ...]]:
         """What every tensor is, scales apart; three roles for one that holds q, k and v."""
         weights = self._layout.weights
@@ -349,7 +353,7 @@ class Checkpoint:
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every tensor in the files by name, sorted."""
-        return dict(sorted(self._tensors.shapes.items()))
+        return {name: self._tensors.shapes[name] for name in self.tensor_names()}
 
     def optimizer(self) -> "OptimizerState":
         """The optimizer's state beside the weights; see ``open_optimizer`` for the errors."""

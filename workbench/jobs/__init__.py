@@ -52,7 +52,8 @@ class ProbeResult:
     plan: Plan
     outcomes: list[Outcome]
     refused: list[tuple[Phase, str]]
-    """Phases that the Hub did not list, with the reason in one sentence."""
+    """Phases that the Hub did not list, or whose optimizer state has no room, with the reason in
+    one sentence."""
 
     @property
     def failed(self) -> list[Outcome]:
@@ -88,15 +89,17 @@ class ProbeResult:
         if plan.missing and not self.refused:
             names = ",".join(str(phase.phase) for phase in plan.missing)
             text += f" Not on disk: `workbench pull {self.request.suite} --phases {names}`."
-        if plan.unpulled and self.request.stream:
+        told = [phase for phase, _ in self.refused]
+        without = [phase for phase in plan.unpulled if phase not in told]
+        if without and self.request.stream:
             text += (
-                f" The Hub has no optimizer state of phase {_spans(plan.unpulled)}, which the "
+                f" The Hub has no optimizer state of phase {_spans(without)}, which the "
                 f"catalogue says it has: `workbench audit {self.request.suite}`."
             )
-        elif plan.unpulled:
+        elif without:
             text += (
                 f" Not on disk: `workbench pull {self.request.suite} --phases "
-                f"{_spans(plan.unpulled)} --with-optimizer`."
+                f"{_spans(without)} --with-optimizer`."
             )
         for name, reason in plan.not_run:
             text += f"\nNot run: {name}: {reason}."

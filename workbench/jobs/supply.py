@@ -8,7 +8,7 @@ from typing import Protocol, Self, TypeVar
 
 from workbench.checkpoints import Checkpoint
 from workbench.hub.cache import Snapshot, find_snapshot, optimizer_states
-from workbench.hub.failures import HubError
+from workbench.hub.failures import HubError, phase_name
 from workbench.hub.ledger import Ledger
 from workbench.hub.pull import PullPlan, plan_pull
 from workbench.hub.remote import RemoteSnapshot, remote_snapshot
@@ -122,11 +122,27 @@ class StreamSupply(Supply):
             return plan_pull(suite, phase, endpoint=endpoint, with_optimizer=states)
 
         self._plans, self.refused = _of_each(phases, plan)
+        for phase in phases:
+            if phase.phase in self._plans and (reason := self._leave_state(suite, phase, budget)):
+                self.refused.append((phase, reason))
         self.sources = {number: _listed(plan) for number, plan in self._plans.items()}
         self._endpoint = endpoint
         self._ledger = ledger
         self._budget = budget
         self._on_bytes = on_bytes
+
+    def _leave_state(self, suite: Suite, phase: Phase, budget: int | None) -> str | None:
+        """Do without a state that the budget has no room for; says so in a sentence."""
+        plan = self._plans[phase.phase]
+        without = _without_state(plan)
+        if budget is None or plan.bytes <= budget or without.bytes == plan.bytes:
+            return None
+        self._plans[phase.phase] = without
+        return (
+            f"{phase_name(suite, phase)}: with its optimizer state it takes "
+            f"{plan.bytes / 1e9:,.2f} GB and --max-disk allows {budget / 1e9:,.2f} GB: raise it "
+            "to have the state measured, or name the probes without optimizer."
+        )
 
     def begin(self, phases: Collection[int], with_state: Collection[int] = ()) -> Self:
         self._stream = Stream(

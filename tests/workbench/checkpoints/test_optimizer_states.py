@@ -22,7 +22,7 @@ from workbench.checkpoints.optimizer import NoOptimizerState
 from workbench.errors import CheckpointError
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")
-FAMILIES = ("yulan", "llama")
+FAMILIES = ("yulan", "llama", "neox", "olmo2")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -58,7 +58,8 @@ def check(trained, layout, *, fp32):
     assert state.layout == layout
     truth = trained.states()
     assert sorted(state.names) == sorted(truth)
-    weights = dict(trained.model.named_parameters())
+    stored = trained.open().stored_name
+    weights = {stored(name): weight for name, weight in trained.model.named_parameters()}
     for parameter in state.parameters():
         held = truth[parameter.name]
         for key in ("exp_avg", "exp_avg_sq"):
@@ -211,12 +212,12 @@ def test_two_groupings_that_fit_are_refused(tmp_path, monkeypatch):
     write_trainer(trained)
     whole = naming._groupings
 
-    def and_layers_swapped(model, groups):
-        yield from whole(model, groups)
+    def and_layers_swapped(model, groups, parameters):
+        yield from whole(model, groups, parameters)
         swap = {"layers.0.": "layers.1.", "layers.1.": "layers.0."}
         yield [
             [next((n.replace(a, b) for a, b in swap.items() if a in n), n) for n in names]
-            for names in next(whole(model, groups))
+            for names in next(whole(model, groups, parameters))
         ]
 
     monkeypatch.setattr(naming, "_groupings", and_layers_swapped)

@@ -176,6 +176,19 @@ def test_a_stream_leaves_states_where_they_are_not_needed(home):
     assert max(seen) <= whole - states
 
 
+def test_a_state_that_has_no_room_keeps_no_other_probe_waiting(home):
+    folder = home.suites / "small/hub/o/p2"
+    weights = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+    result = probe_suite(
+        asked("2", "weights,optimizer", stream=True, max_disk=weights + 50_000), home
+    )
+    assert [(o.job.probe.id, o.error) for o in result.outcomes] == [("weights", None)]
+    ((phase, reason),) = result.refused
+    assert phase.phase == 2
+    assert "raise it to have the state measured" in reason
+    assert "audit" not in result.summary()
+
+
 def test_a_hub_without_the_promised_state_is_told_apart(home):
     shutil.rmtree(home.suites / "small/hub/o/p4/global_step3_universal")
     (home.suites / "small/hub/o/p4/latest_universal").unlink()

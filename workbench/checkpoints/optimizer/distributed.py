@@ -128,6 +128,7 @@ class DistributedState:
             step = f"{key}.step"
             yield ParameterState(
                 name,
+                self._parameters.roles[name],
                 exp_avg=self._shaped(name, f"{key}.exp_avg"),
                 exp_avg_sq=self._shaped(name, f"{key}.exp_avg_sq"),
                 step=_number(self._object(step)) if step in self._items else None,
@@ -137,7 +138,8 @@ class DistributedState:
 
     def _master(self, name: str) -> torch.Tensor | None:
         """The model's weight in the same checkpoint, where it is kept in float32."""
-        for key in (f"model.{name}", name):
+        state_name = self._keys[name].rpartition("state.")[2]
+        for key in (f"model.{state_name}", state_name, f"model.{name}", name):
             held: Any = self._items.get(key)
             if hasattr(held, "chunks") and held.properties.dtype == torch.float32:
                 return self._shaped(name, key)

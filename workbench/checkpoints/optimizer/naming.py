@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from workbench.checkpoints.optimizer.state import Parameters
-from workbench.checkpoints.roles import Role
 
 _NO_DECAY = re.compile(r"bias|layernorm|rmsnorm|(?:^|\.)norm(?:$|\.)|_norm(?:$|\.)")
 """Names that the Trainer of transformers leaves out of weight decay (its trainer.py, 4.46 on)."""
@@ -75,7 +74,8 @@ def _parameters_of(parameters: Parameters) -> list[str]:
     known = transformers.AutoConfig.for_model(config["model_type"]).__class__.from_dict(config)
     with torch.device("meta"):
         model = transformers.AutoModelForCausalLM.from_config(known)
-    return [name for name, _ in model.named_parameters() if name in parameters.shapes]
+    names = [parameters.clean(name) for name, _ in model.named_parameters()]
+    return [name for name in names if name in parameters.shapes]
 
 
 def _flattened(
@@ -100,7 +100,9 @@ def _groupings(
         lambda name: "bias" in name or "norm" in _module(name),  # transformers until 4.45
         lambda name: "bias" in name,  # the same, where it does not know the model's norms
         lambda name: "norm" in _module(name) or "alpha" in name or "bias" in name,
-        lambda name: not _is_layer_matrix(parameters.places[name][0]),  # embeddings left out
+        lambda name: (
+            parameters.roles[name][0].layer is None or not _is_matrix(name)
+        ),  # embeddings left out
     ):
         yield [
             [name for name in model if not without(name)],
@@ -113,5 +115,5 @@ def _module(name: str) -> str:
     return f".{name}".lower().rsplit(".", 2)[-2]
 
 
-def _is_layer_matrix(role: Role) -> bool:
-    return role.is_matrix and role.layer is not None
+def _is_matrix(name: str) -> bool:
+    return name.endswith("weight") and "norm" not in _module(name)

@@ -3,13 +3,13 @@
 import math
 import re
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from workbench.checkpoints.roles import Role
+from workbench.checkpoints.roles import Role, parts
 from workbench.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ class ParameterState:
     """Adam's state of one parameter, tensors in the shape of the checkpoint's weight."""
 
     name: str
+    roles: tuple[Role, ...]
+    """One; three, q, k and v, for the one matrix or bias that holds them."""
     exp_avg: torch.Tensor
     exp_avg_sq: torch.Tensor
     step: float | None
@@ -45,6 +47,15 @@ class ParameterState:
     fp32: torch.Tensor | None
     """The float32 weight that the optimizer keeps, where it keeps one."""
     said: Hyperparameters
+
+    def parts(self) -> Iterator[tuple[Role, "ParameterState"]]:
+        """The state of each role."""
+        of_each = [
+            parts(tensor, self.roles) if tensor is not None else [None] * len(self.roles)
+            for tensor in (self.exp_avg, self.exp_avg_sq, self.fp32)
+        ]
+        for role, m, v, fp32 in zip(self.roles, *of_each, strict=True):
+            yield role, replace(self, roles=(role,), exp_avg=m, exp_avg_sq=v, fp32=fp32)
 
 
 class OptimizerState(Protocol):
@@ -58,23 +69,13 @@ class OptimizerState(Protocol):
         """One parameter after the other, read now. Raises CheckpointError."""
 
 
-class HasRoles(Protocol):
-    """What ``places`` asks of a checkpoint."""
-
-    def roles(self) -> dict[str, tuple[Role, ...]]: ...
-
-    def alpha_roles(self) -> dict[str, list[Role]]: ...
-
-
-def places(checkpoint: HasRoles) -> dict[str, tuple[Role, ...]]:
-    """Where the values of each parameter are filed; q, k and v that share a matrix, in three.
-
-    A learnable scale stands under the module that it multiplies, as ``q_proj_alpha``.
-    """
+def _roles(checkpoint: "Checkpoint") -> dict[str, tuple[Role, ...]]:
+    """What every parameter is; a learnable scale stands under the module that it multiplies, as
+    ``q_proj_alpha``."""
     found = dict(checkpoint.roles())
     for name, scaled in checkpoint.alpha_roles().items():
-        own = f"{scaled[0].module}_alpha" if len(scaled) == 1 else name.rsplit(".", 1)[-1]
-        found[name] = (Role(own, scaled[0].layer),)
+        one = f"{scaled[0].module}_alpha" if len(scaled) == 1 else name.rsplit(".", 1)[-1]
+        found[name] = (Role(one, scaled[0].layer),)
     return found
 
 
@@ -84,8 +85,8 @@ class Parameters:
     def __init__(self, checkpoint: "Checkpoint") -> None:
         self.checkpoint = checkpoint
         self.what = checkpoint.what
-        self.places = places(checkpoint)
-        self.shapes = {n: shape for n, shape in checkpoint.shapes.items() if n in self.places}
+        self.shapes = checkpoint.shapes
+        self.roles = _roles(checkpoint)
         self.tied = bool(checkpoint.config.get("tie_word_embeddings", False))
 
     def wrong(self, file: Path, problem: str, remedy: str = "pull it again") -> CheckpointError:
@@ -95,8 +96,9 @@ class Parameters:
         return CheckpointError(f"{self.what}: {name} {problem}; {remedy}.")
 
     def clean(self, name: str) -> str:
-        """The name without what wrappers of a model in training put before it."""
-        return _WRAPPERS.sub("", name)
+        """The name in the checkpoint's files, without what wrappers of a model put before it."""
+        bare = _WRAPPERS.sub("", name)
+        return bare if bare in self.shapes else self.checkpoint.stored_name(bare)
 
     def check(self, names: Collection[str], file: Path) -> list[str]:
         """The names in the order of the checkpoint's tensors.
@@ -114,7 +116,7 @@ class Parameters:
         missing = [
             name
             for name in self.shapes
-            if name not in names and not (self.tied and self.places[name][0].module == "lm_head")
+            if name not in names and not (self.tied and self.roles[name][0].module == "lm_head")
         ]
         if missing:
             raise self.wrong(
@@ -134,7 +136,7 @@ class Parameters:
     def _padded(self, name: str, found: tuple[int, ...]) -> bool:
         """Is it the vocabulary's matrix with rows added, so that it divides among processes?"""
         wanted = tuple(self.shapes[name])
-        if self.places[name][0].module not in _VOCABULARY or len(found) != len(wanted):
+        if self.roles[name][0].module not in _VOCABULARY or len(found) != len(wanted):
             return False
         return found[0] > wanted[0] and found[1:] == wanted[1:]
 

@@ -67,6 +67,7 @@ class TrainerState:
             state = self._states[name]
             yield ParameterState(
                 name,
+                self._parameters.roles[name],
                 exp_avg=self._read(name, state["exp_avg"]),
                 exp_avg_sq=self._read(name, state["exp_avg_sq"]),
                 step=self._saved.number(state.get("step")),

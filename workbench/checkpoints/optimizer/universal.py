@@ -32,13 +32,15 @@ class UniversalState:
         self._zero = folder / tag / "zero"
         if not self._zero.is_dir():
             raise parameters.wrong(latest, f"names {tag}, and there is no {tag}/zero")
-        found = {path.name for path in self._zero.iterdir() if path.is_dir()}
-        self.names = parameters.check(found, self._zero)
+        folders = [path.name for path in self._zero.iterdir() if path.is_dir()]
+        self._folders = {parameters.clean(folder): folder for folder in folders}
+        self.names = parameters.check(self._folders, self._zero)
 
     def parameters(self) -> Iterator[ParameterState]:
         for name in self.names:
             yield ParameterState(
                 name,
+                self._parameters.roles[name],
                 exp_avg=self._part(name, "exp_avg"),
                 exp_avg_sq=self._part(name, "exp_avg_sq"),
                 step=self._step(name),
@@ -47,7 +49,7 @@ class UniversalState:
             )
 
     def _file(self, name: str, part: str) -> Path:
-        return self._zero / name / f"{part}.pt"
+        return self._zero / self._folders[name] / f"{part}.pt"
 
     def _part(self, name: str, part: str) -> torch.Tensor:
         path = self._file(name, part)
