@@ -26,7 +26,7 @@ ORDER BY ALL""",
 SELECT layer, module, min_by(value, phase) AS first, max_by(value, phase) AS last,
        round(last / first, 2) AS growth
 FROM phase_metrics
-WHERE metric = 'rms' AND view = 'effective' AND layer IS NOT NULL
+WHERE metric = 'rms' AND view = 'effective' AND layer IS NOT NULL AND head IS NULL
 GROUP BY suite, layer, module
 ORDER BY growth DESC
 LIMIT 20""",
@@ -165,7 +165,7 @@ def seam(store: Store, suite: str, metric: str, module: str) -> pd.DataFrame:
                avg(value) AS value
         FROM phase_metrics
         WHERE suite = $suite AND probe = 'weights' AND module = $module
-          AND metric IN ($metric, 'alpha')
+          AND metric IN ($metric, 'alpha') AND head IS NULL
         GROUP BY ALL
         ORDER BY series, phase
         """,
