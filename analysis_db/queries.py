@@ -223,7 +223,7 @@ def seam(store: Store, suite: str, metric: str, module: str) -> pd.DataFrame:
                avg(value) AS value
         FROM phase_metrics
         WHERE suite = $suite AND probe = 'weights' AND module = $module
-          AND metric IN ($metric, 'alpha')
+          AND metric IN ($metric, 'alpha') AND head IS NULL
         GROUP BY ALL
         ORDER BY series, phase
         """,

@@ -23,9 +23,10 @@ from app.figures.lines import phase_lines
 from app.figures.theme import with_unit
 
 MODULES = (
-    "total", "embed", "input_norm", "q_proj", "k_proj", "v_proj", "o_proj", "q_bias", "k_bias",
-    "v_bias", "qk", "ov", "attention", "residual_mid", "post_attention_norm", "gate_proj",
-    "up_proj", "down_proj", "mlp", "residual", "final_norm", "lm_head",
+    "total", "embed", "embed_norm", "input_norm", "q_proj", "k_proj", "v_proj", "o_proj", "q_bias",
+    "k_bias", "v_bias", "o_bias", "q_norm", "k_norm", "qk", "ov", "attention",
+    "attention_output_norm", "residual_mid", "post_attention_norm", "gate_proj", "up_proj",
+    "down_proj", "mlp", "mlp_output_norm", "residual", "final_norm", "lm_head",
 )  # fmt: skip
 """The order in which a token meets the modules; others come after, by name."""
 FEW_LAYERS = 8

@@ -20,7 +20,7 @@ from probes.base import (
 )
 from probes.statistics import HISTOGRAM_EDGES, Profile, Values, profile
 
-IN_FLIGHT = 512 * 2**20
+IN_FLIGHT = 384 * 2**20
 """Bytes of tensors that are counted, or wait for it, before no further one is read."""
 _VIEWS: tuple[View, ...] = ("stored", "effective")
 

@@ -119,6 +119,20 @@ def test_kurtosis_of_norm_weights_near_one_keeps_its_digits():
     assert elementwise(w)["kurtosis_excess"] == pytest.approx(exact, rel=1e-9)
 
 
+def test_more_float32_elements_than_are_worked_on_at_once():
+    """Norm weights near one, in several chunks: sums and ranks go on where the last one ended."""
+    w = 1 + 1e-3 * torch.randn(2_500_000, generator=torch.Generator().manual_seed(1))
+    x = w.double().numpy()
+    d, size, n = x - x.mean(), np.sort(np.abs(x)), x.size
+    found = elementwise(w)
+    assert found["frobenius"] == pytest.approx(np.linalg.norm(x), rel=1e-12)
+    assert found["kurtosis_excess"] == pytest.approx(
+        (d**4).mean() / (d**2).mean() ** 2 - 3, abs=1e-9
+    )
+    gini = ((2 * np.arange(1, n + 1) - n - 1) * size).sum() / (n * size.sum())
+    assert found["gini"] == pytest.approx(gini, rel=1e-9)
+
+
 def test_what_does_not_exist_says_why():
     zeros = elementwise(torch.zeros(4, 4))
     assert zeros["frobenius"] == 0
