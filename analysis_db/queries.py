@@ -448,3 +448,45 @@ def totals(store: Store, suite: str) -> dict[str, Any]:
         {"suite": suite},
     ).iloc[0]
     return {"runs": int(row["runs"]), "seconds": float(row["seconds"]), "values": int(values["n"])}
+
+
+def pair_choices(store: Store, suite: str) -> pd.DataFrame:
+    """metric, module, layer of everything that was compared between phases of a suite."""
+    return store.frame(
+        "SELECT DISTINCT metric, module, layer FROM pair_metrics WHERE suite = $suite ORDER BY ALL",
+        {"suite": suite},
+    )
+
+
+def pair_values(
+    store: Store, suite: str, metric: str, module: str, layer: int | None
+) -> pd.DataFrame:
+    """phase_a, phase_b, value, exact, error_bound of one metric and place, for every pair."""
+    return store.frame(
+        """
+        SELECT phase_a, phase_b, value, exact, error_bound
+        FROM pair_metrics
+        WHERE suite = $suite AND metric = $metric AND module = $module
+          AND layer IS NOT DISTINCT FROM $layer
+        ORDER BY phase_a, phase_b
+        """,
+        {"suite": suite, "metric": metric, "module": module, "layer": layer},
+    )
+
+
+def pair_reasons(store: Store, suite: str) -> pd.DataFrame:
+    """kind, reason, pairs: why phases could not be compared, or not in full."""
+    return store.frame(
+        "SELECT kind, reason, count(*) AS pairs FROM pair_runs "
+        "WHERE suite = $suite AND reason IS NOT NULL GROUP BY ALL ORDER BY ALL",
+        {"suite": suite},
+    )
+
+
+def identity_alarms(store: Store, suite: str) -> pd.DataFrame:
+    """phase_a, phase_b, label_a, label_b of phases whose weights are all equal."""
+    return store.frame(
+        "SELECT phase_a, phase_b, label_a, label_b FROM identity_alarms WHERE suite = $suite "
+        "ORDER BY ALL",
+        {"suite": suite},
+    )

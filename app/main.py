@@ -11,6 +11,7 @@ from app.data import load, store_path
 PAGES = [
     st.Page("screens/overview.py", title="Overview", default=True),
     st.Page("screens/weights.py", title="Weights", url_path="weights"),
+    st.Page("screens/changes.py", title="Changes", url_path="changes"),
     st.Page("screens/activations.py", title="Activations", url_path="activations"),
     st.Page("screens/loss.py", title="Loss", url_path="loss"),
     st.Page("screens/training.py", title="Training runs", url_path="training"),

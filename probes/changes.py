@@ -1,8 +1,8 @@
 """What is kept of a checkpoint's weights so that it can be compared with any other one."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,8 +10,12 @@ from pydantic import Field
 
 from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint, ProbeSettings
 from probes.sketches import GRAIN, seed_of, sketch
+from workbench.checkpoints.checkpoint import scaled
+from workbench.errors import CheckpointError
 
 KIND = "weight"
+CHUNK = 2**20
+"""Elements of a tensor that are in memory in float64 at a time."""
 
 
 def _metrics() -> Iterable[Metric]:
@@ -91,3 +95,59 @@ class ChangesProbe(Probe):
                 measuring.progress(min(done / tensors, 0.99))
         measuring.progress(1.0)
         return found
+
+
+class Change(NamedTuple):
+    """One weight in two checkpoints."""
+
+    module: str
+    layer: int | None
+    norm_a: float
+    norm_b: float
+    distance: float
+
+
+def compared(first: Iterable[Any], second: Iterable[Any]) -> Iterator[Change]:
+    """The weights that both hold, in one shape and of finite elements; float64 arithmetic.
+
+    Both come in reading order; vectors that only one side has are held until the end, matrices are
+    not. Raises CheckpointError where the matrices are not the same ones.
+    """
+    kept: dict[tuple[str, int | None], list[Any]] = {}
+    left, right = iter(first), iter(second)
+    while True:
+        a, b = (_next_matrix(side, kept) for side in (left, right))
+        for of_both in [key for key, held in kept.items() if len(held) == 2]:
+            yield from _change(*kept.pop(of_both))
+        if a is None and b is None:
+            return
+        if a is None or b is None or (a.module, a.layer) != (b.module, b.layer):
+            other = a or b
+            raise CheckpointError(
+                f"Only one of the two checkpoints has the matrix {other.name} in its place: "
+                "compare checkpoints of one architecture."
+            )
+        yield from _change(a, b)
+
+
+def _next_matrix(weights: Iterator[Any], kept: dict[tuple[str, int | None], list[Any]]) -> Any:
+    """The next matrix; vectors on the way to it are kept."""
+    for weight in weights:
+        if weight.stored.dim() >= 2:
+            return weight
+        kept.setdefault((weight.module, weight.layer), []).append(weight)
+    return None
+
+
+def _change(a: Any, b: Any) -> Iterator[Change]:
+    if a.stored.shape != b.stored.shape:
+        return
+    squares = np.zeros(3)
+    for one, other in zip(
+        *(w.stored.detach().reshape(-1).split(CHUNK) for w in (a, b)), strict=True
+    ):
+        x, y = scaled(one, a.scale).double().numpy(), scaled(other, b.scale).double().numpy()
+        gap = x - y
+        squares += [x @ x, y @ y, gap @ gap]
+    if np.isfinite(squares).all():
+        yield Change(a.module, a.layer, *(float(v) for v in np.sqrt(squares)))

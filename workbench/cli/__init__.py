@@ -40,7 +40,8 @@ def _options(
 
 # Importing a command file adds its commands, in the order in which --help lists them.
 from workbench.cli import (  # noqa: E402, I001
-    demo, suites, audit, pull, convert, probe, sql, export, imports, spikes, dashboard, doctor,  # noqa: F401
+    demo, suites, audit, pull, convert, probe, compare, sql,  # noqa: F401
+    export, imports, spikes, dashboard, doctor,  # noqa: F401
 )  # fmt: skip
 
 

@@ -49,6 +49,13 @@ def probe(
         bool,
         typer.Option("--remote", help="Read tensors from the Hub in ranges, nothing on disk."),
     ] = False,
+    exact: Annotated[
+        bool,
+        typer.Option(
+            "--exact/--no-exact",
+            help="Compare neighbouring phases on disk themselves, not by their sketches alone.",
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Measure checkpoints; what has been measured already is skipped.
@@ -65,7 +72,7 @@ def probe(
 
     request = jobs.ProbeRequest(
         suite, phases, probes, tuple(settings or ()), device, dtype,
-        force=force, remote=remote, stream=stream, max_disk=size_of(max_disk),
+        force=force, remote=remote, stream=stream, max_disk=size_of(max_disk), exact=exact,
     )  # fmt: skip
     with progress_bar() as bar:
         task = bar.add_task("Probing", total=None, visible=False)
@@ -88,6 +95,7 @@ def probe(
             on_start=lambda job: say(job.name),
             on_end=lambda outcome: bar.advance(task),
             on_bytes=fetched,
+            on_compare=lambda a, b: say(f"Comparing phases {a} and {b}"),
         )
     _say_unusable()
     failed = result.failed
@@ -100,6 +108,8 @@ def probe(
         note.print(f"Retry with: {result.retry_command()}", highlight=False)
     for _, reason in result.refused:
         note.print(f"[red]{reason}[/red]", highlight=False)
+    for alarm in result.alarms:
+        note.print(f"[bold red]Warning: {alarm}[/bold red]", highlight=False)
     if failed or result.plan.missing or result.plan.unpulled:
         raise typer.Exit(1)
 

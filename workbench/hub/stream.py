@@ -93,6 +93,14 @@ class Stream:
             raise result
         return result
 
+    def kept_before(self, phase: Phase) -> tuple[int, Snapshot] | None:
+        """Number and checkpoint of the last phase before this one that is still here."""
+        with self._changed:
+            kept = [n for n, state in self._states.items() if state is _State.before]
+            number = max((n for n in kept if n < phase.phase), default=None)
+            result = None if number is None else self._results[number]
+        return (number, result) if number is not None and isinstance(result, Snapshot) else None
+
     def release_before(self, phase: Phase) -> None:
         """The phases before this one are of no more use."""
         with self._changed:

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
@@ -13,11 +13,13 @@ from analysis_db import queries
 from analysis_db.store import Store
 from probes.base import Metric, Probe, installed_probe_ids, installed_probes, unusable_probes
 from probes.benchmark_groups import published_tasks
+from probes.changes import ChangesProbe
 from workbench.catalogue import record_suite
 from workbench.errors import UsageError
 from workbench.hub.endpoint import hub_of
 from workbench.hub.ledger import ledger_of
 from workbench.jobs.local import Outcome, run_jobs
+from workbench.jobs.pairs import Neighbours, compare_phases
 from workbench.jobs.plan import Job, Plan, plan_jobs
 from workbench.jobs.supply import RemoteSupply, StreamSupply, Supply
 from workbench.settings import Home
@@ -44,6 +46,8 @@ class ProbeRequest:
     """Fetch phase after phase and remove each when its jobs have succeeded."""
     max_disk: int | None = None
     """Bytes that a stream may have on disk at a time."""
+    exact: bool = True
+    """Compare neighbouring phases themselves where both are on disk, not their sketches alone."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class ProbeResult:
     refused: list[tuple[Phase, str]]
     """Phases that the Hub did not list, or whose optimizer state has no room, with the reason in
     one sentence."""
+    alarms: list[str] = field(default_factory=list)
+    """A sentence for every two phases of the suite whose weights are all equal."""
 
     @property
     def failed(self) -> list[Outcome]:
@@ -119,6 +125,7 @@ class ProbeResult:
             if getattr(asked, option) != default:
                 words += [f"--{option}", getattr(asked, option)]
         words += [f"--{flag}" for flag in ("force", "remote", "stream") if getattr(asked, flag)]
+        words += [] if asked.exact else ["--no-exact"]
         if asked.max_disk is not None:
             words += ["--max-disk", str(asked.max_disk)]
         return shlex.join(words)
@@ -132,12 +139,14 @@ def probe_suite(
     on_start: Callable[[Job], None] = lambda job: None,
     on_end: Callable[[Outcome], None] = lambda outcome: None,
     on_bytes: Callable[[Phase, int, int], None] = lambda phase, done, total: None,
+    on_compare: Callable[[int, int], None] = lambda a, b: None,
 ) -> ProbeResult:
     """Measure what the request names and has not been measured; stored run by run.
 
-    ``on_bytes`` is told (phase, bytes done, bytes in all) while a stream fetches. Raises UsageError
-    for an unknown suite, phase, probe, setting, device or dtype, and for ways that exclude each
-    other.
+    Then the suite's phases are compared with each other, as far as that has not been done.
+    ``on_bytes`` is told (phase, bytes done, bytes in all) while a stream fetches, ``on_compare``
+    which two phases are compared exactly. Raises UsageError for an unknown suite, phase, probe,
+    setting, device or dtype, and for ways that exclude each other.
     """
     suite = load_suite(request.suite, home)
     phases = suite.select(request.phases)
@@ -150,8 +159,11 @@ def probe_suite(
     _check_ways(request, probes, phases)
     record_suite(suite, store)
     register(store, list(installed_probes().values()))
+    neighbours = None
+    if request.exact and any(probe.id == ChangesProbe.id for probe in probes):
+        neighbours = Neighbours(suite, store, on_compare)
     with ExitStack() as stack:
-        supply = _supply(request, suite, phases, probes, home, stack, on_bytes)
+        supply = _supply(request, suite, phases, probes, home, stack, on_bytes, neighbours)
         plan = plan_jobs(
             suite, phases, probes, store, supply.sources,
             settings=settings, device=device, dtype=request.dtype, force=request.force,
@@ -164,7 +176,11 @@ def probe_suite(
             )
         )
         outcomes = run_jobs(plan.jobs, store, supply, on_start, on_end)
-    return ProbeResult(request, plan, outcomes, supply.refused)
+    if neighbours is not None:
+        neighbours.write()
+    exact = request.exact and not request.remote
+    alarms = compare_phases(suite, store, exact=exact, on_compare=on_compare)
+    return ProbeResult(request, plan, outcomes, supply.refused, alarms)
 
 
 def _check_ways(
@@ -195,6 +211,7 @@ def _supply(
     home: Home,
     stack: ExitStack,
     on_bytes: Callable[[Phase, int, int], None],
+    neighbours: Neighbours | None,
 ) -> Supply:
     if request.remote:
         return RemoteSupply(suite, phases, stack.enter_context(hub_of(suite)))
@@ -202,7 +219,7 @@ def _supply(
         endpoint = stack.enter_context(hub_of(suite))
         return StreamSupply(
             suite, phases, endpoint, ledger_of(suite, home), request.max_disk, on_bytes,
-            with_optimizer=any(probe.needs == "optimizer" for probe in probes),
+            neighbours, with_optimizer=any(probe.needs == "optimizer" for probe in probes),
         )  # fmt: skip
     return Supply(suite, phases)
 

@@ -16,6 +16,7 @@ from workbench.hub.stream import Stream
 from workbench.suites import Phase, Suite
 
 Found = TypeVar("Found")
+OnNeighbours = Callable[[Phase, Checkpoint, Phase, Checkpoint], None]
 
 
 class Source(Protocol):
@@ -112,10 +113,14 @@ class StreamSupply(Supply):
         ledger: Ledger,
         budget: int | None,
         on_bytes: Callable[[Phase, int, int], None],
+        on_neighbours: OnNeighbours | None = None,
         *,
         with_optimizer: bool = False,
     ) -> None:
-        """``with_optimizer`` fetches the optimizer states that were published, where needed."""
+        """``with_optimizer`` fetches the optimizer states that were published, where needed.
+
+        ``on_neighbours`` is given a phase and the one before it, while both are on disk.
+        """
 
         def plan(phase: Phase) -> PullPlan:
             states = with_optimizer and phase.has_optimizer
@@ -130,6 +135,8 @@ class StreamSupply(Supply):
         self._ledger = ledger
         self._budget = budget
         self._on_bytes = on_bytes
+        self._on_neighbours = on_neighbours
+        self._phases = {phase.phase: phase for phase in phases}
 
     def _leave_state(self, suite: Suite, phase: Phase, budget: int | None) -> str | None:
         """Do without a state that the budget has no room for; says so in a sentence."""
@@ -167,9 +174,13 @@ class StreamSupply(Supply):
 
     def open(self, phase: Phase) -> Checkpoint:
         snapshot = self._stream.get(phase)
-        # Probes that compare neighbours will come before this, while the two are on disk.
+        checkpoint = _open(snapshot, phase)
+        kept = self._stream.kept_before(phase)
+        if kept is not None and self._on_neighbours is not None:
+            before = self._phases[kept[0]]
+            self._on_neighbours(before, _open(kept[1], before), phase, checkpoint)
         self._stream.release_before(phase)
-        return _open(snapshot, phase)
+        return checkpoint
 
     def done(self, phase: Phase, *, succeeded: bool) -> None:
         self._stream.done(phase, succeeded=succeeded)

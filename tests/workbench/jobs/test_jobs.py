@@ -240,6 +240,7 @@ def test_probes_devices_and_metrics_by_name(home):
         "activations",
         "attention",
         "benchmarks",
+        "changes",
         "loss",
         "optimizer",
         "spectra",

@@ -1,0 +1,158 @@
+"""Phases against phases: a matrix of what lies between any two, and lines between neighbours."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from app.figures.axis import GAP_TEXT, PhaseAxis, draw_axis
+from app.figures.theme import GAP, MAGNITUDE, PALETTE, SIGNED, figure, number, with_unit
+from app.frames import rows_of
+
+
+def pair_matrix(
+    frame: pd.DataFrame, axis: PhaseAxis, *, name: str, unit: str, title: str, subtitle: str = ""
+) -> go.Figure:
+    """Colour of ``value`` for each two phases, the same on both sides of the diagonal.
+
+    ``frame`` has the columns phase_a, phase_b, value, exact, error_bound; ``axis`` must be of the
+    kind ``phase``. A phase without values is a hatched row and column.
+    """
+    phases = axis.phases
+    at = {phase: i for i, phase in enumerate(phases)}
+    z = np.full((len(phases), len(phases)), math.nan)
+    hover = [["" for _ in phases] for _ in phases]
+    for row in rows_of(frame):
+        i, j = at[row.phase_a], at[row.phase_b]
+        text = f"<b>Phases {row.phase_a} and {row.phase_b}</b><br>{name}: {_value(row)}"
+        z[i, j] = z[j, i] = row.value
+        hover[i][j] = hover[j][i] = text
+    fig = figure(title, subtitle, height=640)
+    both = np.nanmin(z) < 0 < np.nanmax(z) if np.isfinite(z).any() else False
+    limit = float(np.nanmax(np.abs(z))) if both else None
+    fig.add_trace(
+        go.Heatmap(
+            x=phases,
+            y=phases,
+            z=[[None if math.isnan(v) else float(v) for v in line] for line in z],
+            text=hover,
+            hovertemplate="%{text}<extra></extra>",
+            hoverongaps=False,
+            xgap=1,
+            ygap=1,
+            colorscale=SIGNED if both else MAGNITUDE,
+            zmin=-limit if limit else None,
+            zmax=limit,
+            colorbar={
+                "title": {"text": with_unit(name, unit), "side": "right", "font": {"size": 13}},
+                "thickness": 14,
+                "outlinewidth": 0,
+            },
+        )
+    )
+    _hatch_gaps(fig, axis)
+    draw_axis(fig, axis, tint=False, gaps=False)
+    fig.update_yaxes(
+        title={"text": "phase"},
+        tickvals=phases,
+        range=[phases[-1] + 0.5, phases[0] - 0.5],
+        showgrid=False,
+    )
+    return fig
+
+
+def _value(row: Any) -> str:
+    value, bound = number(row.value), row.error_bound
+    if row.exact:
+        return f"<b>{value}</b> (exact)"
+    return f"<b>{value}</b> ± {number(bound)} (estimated, about 95 %)"
+
+
+def _hatch_gaps(fig: go.Figure, axis: PhaseAxis) -> None:
+    low, high = axis.range
+    for row in rows_of(axis.table):
+        if pd.isna(row.gap):
+            continue
+        left, right = row.left, row.right
+        for x, y in (
+            ([left, right, right, left, left], [low, low, high, high, low]),
+            ([low, high, high, low, low], [left, left, right, right, left]),
+        ):
+            fig.add_trace(
+                go.Scatter(
+                    x=x,
+                    y=y,
+                    mode="lines",
+                    line={"width": 0},
+                    fill="toself",
+                    fillpattern={"shape": "/", "fgcolor": GAP, "bgcolor": "#F4F6F8", "size": 7},
+                    name=f"{row.phase}: {GAP_TEXT[row.gap]}",
+                    hoveron="fills",
+                    hoverinfo="name",
+                    showlegend=False,
+                )
+            )
+
+
+def neighbours(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each phase and the measured one before it; a column ``phase`` is the later."""
+    measured = sorted({*frame["phase_a"], *frame["phase_b"]})
+    before = dict(zip(measured[1:], measured, strict=False))
+    kept = frame[frame["phase_b"].map(before) == frame["phase_a"]]
+    return kept.assign(phase=kept["phase_b"])
+
+
+def change_line(
+    frame: pd.DataFrame, axis: PhaseAxis, *, name: str, unit: str, title: str, subtitle: str = ""
+) -> go.Figure:
+    """``value`` between each phase and the one measured before it, with the band of its error.
+
+    ``frame`` as :func:`neighbours` gives it.
+    """
+    fig = figure(title, subtitle, height=400)
+    value = axis.spread(frame)
+    bound = axis.spread(frame, "error_bound")
+    rows = {row.phase: row for row in rows_of(frame)}
+    for side, fill in ((1, None), (-1, "tonexty")):
+        fig.add_trace(
+            go.Scatter(
+                x=axis.x,
+                y=[
+                    None if v is None else v + side * (b or 0)
+                    for v, b in zip(value, bound, strict=True)
+                ],
+                mode="lines",
+                line={"width": 0},
+                fill=fill,
+                fillcolor="rgba(0,114,178,0.2)",
+                hoverinfo="skip",
+                showlegend=False,
+                connectgaps=False,
+            )
+        )
+    shown = [rows.get(phase) for phase in axis.phases]
+    fig.add_trace(
+        go.Scatter(
+            x=axis.x,
+            y=value,
+            mode="lines+markers",
+            connectgaps=False,
+            line={"color": PALETTE[0], "width": 2},
+            marker={
+                "size": 8,
+                "color": PALETTE[0],
+                "symbol": ["circle" if r is None or r.exact else "circle-open" for r in shown],
+            },
+            text=[
+                text if row is None else f"{text}<br>since phase {row.phase_a}: {_value(row)}"
+                for text, row in zip(axis.hover(), shown, strict=True)
+            ],
+            hovertemplate="%{text}<extra></extra>",
+            showlegend=False,
+        )
+    )
+    fig.update_yaxes(title={"text": with_unit(name, unit)})
+    draw_axis(fig, axis)
+    return fig

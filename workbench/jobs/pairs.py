@@ -1,0 +1,161 @@
+"""What is compared after measuring: every pair of phases from its sketches, and neighbours exactly
+while both of their checkpoints are on disk."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import workbench
+from analysis_db import pairs
+from analysis_db.pair_values import ExactChange
+from analysis_db.pairs import PairToDo, SketchRun
+from analysis_db.store import Store
+from probes.changes import compared
+from workbench.checkpoints import Checkpoint
+from workbench.errors import UsageError, WorkbenchError
+from workbench.hub.cache import Snapshot, find_snapshot
+from workbench.settings import Home
+from workbench.suites import Phase, Suite, load_suite
+
+OnCompare = Callable[[int, int], None]
+
+
+def _silent(a: int, b: int) -> None:
+    pass
+
+
+def exact_changes(a: Checkpoint, b: Checkpoint) -> list[ExactChange]:
+    """Every weight that both hold, compared in the effective view, a tensor of each in memory.
+
+    Raises CheckpointError where the two are not of the same architecture.
+    """
+    found = compared(a.weights("effective"), b.weights("effective"))
+    return [ExactChange((c.module, c.layer), c.norm_a, c.norm_b, c.distance) for c in found]
+
+
+@dataclass
+class Neighbours:
+    """Compares a stream's phase with the one before it, while both are there."""
+
+    suite: Suite
+    store: Store
+    on_compare: OnCompare = _silent
+    _found: dict[tuple[int, int], list[ExactChange]] = field(default_factory=dict)
+
+    def __call__(self, before: Phase, a: Checkpoint, phase: Phase, b: Checkpoint) -> None:
+        self.write()
+        self.on_compare(before.phase, phase.phase)
+        try:
+            self._found[before.phase, phase.phase] = exact_changes(a, b)
+        except WorkbenchError:
+            return  # what is wrong with a checkpoint is its jobs' failure; the two stay estimated
+
+    def write(self) -> None:
+        """Store what was found of pairs of which both phases have been measured by now."""
+        if not self._found:
+            return
+        runs = {r.phase: r for r in pairs.sketch_runs(self.store, self.suite.name, pairs.WEIGHT)}
+        for a, b in [ab for ab in self._found if ab[0] in runs and ab[1] in runs]:
+            changes = self._found.pop((a, b))
+            _write(self.store, self.suite, PairToDo(runs[a], runs[b]), changes)
+
+
+def compare_phases(
+    suite: Suite, store: Store, *, exact: bool, on_compare: OnCompare = _silent
+) -> list[str]:
+    """Compare what is new; returns the identity alarms of the suite.
+
+    ``exact`` compares neighbouring phases that are on disk themselves, unless that has been done.
+    """
+    version = workbench.__version__
+    if exact:
+        for pair in _neighbours_to_do(suite, store):
+            opened = [_on_disk(suite, run) for run in pair]
+            if opened[0] is not None and opened[1] is not None:
+                on_compare(pair.a.phase, pair.b.phase)
+                try:
+                    changes = exact_changes(opened[0], opened[1])
+                except WorkbenchError:
+                    continue  # stays estimated
+                _write(store, suite, pair, changes)
+    pairs.update_weights(store, suite.name, code_version=version)
+    pairs.update_activations(store, suite.name, code_version=version)
+    return pairs.identity_alarms(store, suite.name)
+
+
+def _neighbours_to_do(suite: Suite, store: Store) -> Iterator[PairToDo]:
+    runs = pairs.sketch_runs(store, suite.name, pairs.WEIGHT)
+    known = pairs.exact_pairs(store, suite.name)
+    for a, b in pairwise(runs):
+        if (a.phase, b.phase) not in known:
+            yield PairToDo(a, b)
+
+
+def _on_disk(suite: Suite, run: SketchRun) -> Checkpoint | None:
+    """The checkpoint that the run measured, if it is here and still the same."""
+    found = _find(suite, run)
+    if found is None:
+        return None
+    phase, snapshot = found
+    return Checkpoint.open(snapshot.path, overrides=phase.overrides, label=phase.label)
+
+
+def _find(suite: Suite, run: SketchRun) -> tuple[Phase, Snapshot] | None:
+    phase = next((phase for phase in suite.phases if phase.phase == run.phase), None)
+    snapshot = find_snapshot(suite, phase) if phase else None
+    if phase is None or snapshot is None:
+        return None
+    same = json.loads(run.file_hashes) == dict(snapshot.files)
+    return (phase, snapshot) if same and phase.overrides_json == run.overrides else None
+
+
+def _write(store: Store, suite: Suite, pair: PairToDo, changes: list[ExactChange]) -> None:
+    pairs.write_exact(store, suite.name, pair, changes, code_version=workbench.__version__)
+
+
+def compare_two(
+    name: str, a: str, b: str, home: Home, *, on_compare: OnCompare = _silent
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Compare two phases that are on disk tensor by tensor, store it; returns values and alarms.
+
+    What is not yet measured of them is measured. Raises UsageError for phases that are the same,
+    more than two, or not on disk.
+    """
+    from workbench.jobs import ProbeRequest, probe_suite
+
+    suite = load_suite(name, home)
+    chosen = sorted({phase.phase for spec in (a, b) for phase in suite.select(spec)})
+    if len(chosen) != 2:
+        raise UsageError(f"{a} and {b} name {len(chosen)} phases: name two different ones.")
+    absent = [p for p in suite.phases if p.phase in chosen and find_snapshot(suite, p) is None]
+    if absent:
+        numbers = ",".join(str(phase.phase) for phase in absent)
+        raise UsageError(
+            f"Phase {numbers} is not on disk, and an exact comparison needs both: "
+            f"`workbench pull {name} --phases {numbers}`."
+        )
+    both = ",".join(map(str, chosen))
+    result = probe_suite(ProbeRequest(name, both, "changes", exact=False), home)
+    if result.failed:
+        raise WorkbenchError(
+            f"{result.failed[0].job.name} failed ({result.failed[0].error}): nothing was compared."
+        )
+    store = Store(home.store)
+    runs = {run.phase: run for run in pairs.sketch_runs(store, suite.name, pairs.WEIGHT)}
+    pair = PairToDo(*(runs[number] for number in chosen))
+    opened = [_on_disk(suite, run) for run in pair]
+    if opened[0] is None or opened[1] is None:
+        raise WorkbenchError(
+            "A checkpoint changed on disk while it was being compared: repeat the command."
+        )
+    on_compare(*chosen)
+    _write(store, suite, pair, exact_changes(opened[0], opened[1]))
+    rows = store.table(
+        "SELECT metric, layer, module, value, exact, error_bound FROM pair_metrics "
+        "WHERE suite = $suite AND phase_a = $a AND phase_b = $b AND view = 'effective' "
+        "ORDER BY layer NULLS FIRST, module, metric",
+        {"suite": suite.name, "a": chosen[0], "b": chosen[1]},
+    )
+    return list(rows.to_pylist()), pairs.identity_alarms(store, suite.name)
