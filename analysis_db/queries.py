@@ -1,4 +1,5 @@
-"""What the dashboard asks of the store: public views in, pandas frames out.
+"""What the dashboard asks of the store: pandas frames out of the public views, and of the table
+``data.measured`` where going through every value would take too long.
 
 Every function takes a ``Store`` first, then plain values (so that results can be cached by them).
 A suite, run or metric that the store does not know gives an empty frame with the same columns.
@@ -8,46 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis_db.companions import Moved, mix_levels, moved_with, score_levels
+from analysis_db.series import SeriesKey, list_series, read_series
 from analysis_db.store import Store
-
-EXAMPLES: dict[str, str] = {
-    "Loss of each domain, phase by phase": """\
-SELECT phase, label, domain, round(value, 4) AS bits_per_byte
-FROM phase_metrics
-WHERE probe = 'loss' AND metric = 'bits_per_byte'
-ORDER BY suite, domain, phase""",
-    "What is missing, and what failed": """\
-SELECT suite, probe, status, count(*) AS phases, string_agg(phase, ', ' ORDER BY phase) AS which
-FROM coverage
-WHERE status <> 'measured'
-GROUP BY ALL
-ORDER BY ALL""",
-    "Matrices that grew most between first and last phase": """\
-SELECT layer, module, min_by(value, phase) AS first, max_by(value, phase) AS last,
-       round(last / first, 2) AS growth
-FROM phase_metrics
-WHERE metric = 'rms' AND view = 'effective' AND layer IS NOT NULL
-GROUP BY suite, layer, module
-ORDER BY growth DESC
-LIMIT 20""",
-    "Share of each bucket in the data mix": """\
-SELECT phase, run, bucket, round(100 * sum(share), 2) AS percent
-FROM data_mix_share
-GROUP BY suite, phase, run, bucket
-ORDER BY suite, phase, run, bucket""",
-    "Slowest runs": """\
-SELECT suite, phase, probe, status, round(seconds, 2) AS seconds, device, dtype, started_at
-FROM runs
-ORDER BY seconds DESC
-LIMIT 20""",
-    "Training loss, mean of every 50 steps": """\
-SELECT run, step // 50 * 50 AS from_step, round(avg(value), 4) AS loss
-FROM training_steps
-WHERE metric = 'loss'
-GROUP BY ALL
-ORDER BY ALL""",
-}
-"""Title -> query: starting points for the SQL page."""
 
 _MIX_COLUMNS = {"category", "bucket", "source_group"}
 
@@ -71,26 +35,33 @@ def phases(store: Store, suite: str) -> pd.DataFrame:
 
 
 def coverage(store: Store, suite: str) -> pd.DataFrame:
-    """phase, probe, status (measured, failed, missing, absent), a row for each pair."""
+    """phase, probe, status (measured, failed, missing, absent), reason, a row for each pair."""
     return store.frame(
-        "SELECT phase, probe, status FROM coverage WHERE suite = $suite ORDER BY probe, phase",
+        "SELECT phase, probe, status, reason FROM coverage WHERE suite = $suite "
+        "ORDER BY probe, phase",
         {"suite": suite},
     )
 
 
 def failures(store: Store, suite: str) -> pd.DataFrame:
-    """The newest failed run of each phase and probe that has no complete one.
+    """The newest failed run of each phase, probe and part that has no complete one.
 
-    Columns: phase, probe, started_at, seconds, error (the traceback).
+    Columns: phase, probe, part, started_at, seconds, error (the traceback).
     """
     return store.frame(
         """
-        SELECT r.phase, r.probe, r.started_at, r.seconds, r.error
+        SELECT r.phase, r.probe, r.part, r.started_at, r.seconds, r.error
         FROM runs r
-        JOIN coverage c ON c.suite = r.suite AND c.phase = r.phase AND c.probe = r.probe
-        WHERE r.suite = $suite AND r.status = 'failed' AND c.status = 'failed'
-        QUALIFY row_number() OVER (PARTITION BY r.phase, r.probe ORDER BY r.started_at DESC) = 1
-        ORDER BY r.phase, r.probe
+        JOIN phases p ON p.suite = r.suite AND p.phase = r.phase
+        WHERE r.suite = $suite AND r.status = 'failed' AND NOT EXISTS (
+            FROM runs c
+            WHERE c.suite = r.suite AND c.phase = r.phase AND c.probe = r.probe
+              AND c.status = 'complete' AND (c.part = r.part OR r.part = '')
+        )
+        QUALIFY row_number() OVER (
+            PARTITION BY r.phase, r.probe, r.part ORDER BY r.started_at DESC
+        ) = 1
+        ORDER BY r.phase, r.probe, r.part
         """,
         {"suite": suite},
     )
@@ -113,6 +84,20 @@ def findings(store: Store, suite: str) -> pd.DataFrame:
     )
 
 
+def probes_with_values(store: Store, suite: str) -> pd.DataFrame:
+    """probe: those that have values of a suite in ``phase_metrics``, by id."""
+    return store.frame(
+        """
+        SELECT DISTINCT r.probe
+        FROM runs r
+        WHERE r.suite = $suite AND r.status = 'complete'
+          AND EXISTS (SELECT 1 FROM phase_metrics m WHERE m.run_id = r.run_id AND m.suite = $suite)
+        ORDER BY r.probe
+        """,
+        {"suite": suite},
+    )
+
+
 def metric_menu(store: Store, suite: str, probe: str) -> pd.DataFrame:
     """What a probe has measured of a suite, with its definition.
 
@@ -122,9 +107,9 @@ def metric_menu(store: Store, suite: str, probe: str) -> pd.DataFrame:
     return store.frame(
         """
         WITH found AS (
-            SELECT metric, view, module, bool_or(layer IS NOT NULL) AS by_layer,
-                   bool_or(head IS NOT NULL) AS by_head, bool_or(domain IS NOT NULL) AS by_domain
-            FROM phase_metrics
+            SELECT metric, view, module, bool_or(by_layer) AS by_layer,
+                   bool_or(by_head) AS by_head, bool_or(by_domain) AS by_domain
+            FROM data.measured JOIN data.newest_run USING (run_id)
             WHERE suite = $suite AND probe = $probe
             GROUP BY metric, view, module
         )
@@ -153,6 +138,79 @@ def metric_values(
     )
 
 
+def position_values(store: Store, suite: str) -> pd.DataFrame:
+    """phase, label, domain, low, high, nll, tokens: the loss by position in the window.
+
+    A row for each bucket of positions, ``low`` to ``high`` inclusive.
+    """
+    return store.frame(
+        """
+        SELECT phase, label, domain,
+               CAST(regexp_extract(module, '(\\d+)-', 1) AS INTEGER) AS low,
+               CAST(regexp_extract(module, '-(\\d+)', 1) AS INTEGER) AS high,
+               max(value) FILTER (WHERE metric = 'nll') AS nll,
+               CAST(max(value) FILTER (WHERE metric = 'tokens') AS BIGINT) AS tokens
+        FROM phase_metrics
+        WHERE suite = $suite AND probe = 'loss' AND module LIKE 'position %'
+        GROUP BY phase, label, domain, module
+        ORDER BY phase, domain, low
+        """,
+        {"suite": suite},
+    )
+
+
+def extreme_places(store: Store, suite: str, module: str) -> pd.DataFrame:
+    """phase, label, layer, rank, size, median, position, feature, token, text.
+
+    Where a module's three largest activations sit: size |x|, the median |x| of its windows, the
+    position and feature, and the token there as an id and as what it spells.
+    """
+    return store.frame(
+        """
+        WITH places AS (
+            SELECT run_id, phase, label, layer,
+                   TRY_CAST(substr(metric, 4, 1) AS INTEGER) AS rank,
+                   max(value) FILTER (WHERE metric LIKE '%_abs') AS size,
+                   CAST(max(value) FILTER (WHERE metric LIKE '%_position') AS INTEGER) AS position,
+                   CAST(max(value) FILTER (WHERE metric LIKE '%_feature') AS INTEGER) AS feature,
+                   CAST(max(value) FILTER (WHERE metric LIKE '%_token') AS INTEGER) AS token
+            FROM phase_metrics
+            WHERE suite = $suite AND probe = 'activations' AND module = $module
+              AND regexp_full_match(metric, 'top[123]_(abs|position|feature|token)')
+            GROUP BY ALL
+        ), medians AS (
+            SELECT run_id, layer, value AS median FROM phase_metrics
+            WHERE suite = $suite AND probe = 'activations' AND module = $module
+              AND metric = 'median_abs'
+        )
+        SELECT p.phase, p.label, p.layer, p.rank, p.size, m.median, p.position, p.feature, p.token,
+               json_extract_string(
+                   json_extract_string(r.notes, '$.token_text'), '$."' || p.token || '"'
+               ) AS text
+        FROM places p
+        JOIN runs r USING (run_id)
+        LEFT JOIN medians m ON m.run_id = p.run_id AND m.layer IS NOT DISTINCT FROM p.layer
+        WHERE p.size IS NOT NULL
+        ORDER BY p.phase, p.layer, p.rank
+        """,
+        {"suite": suite, "module": module},
+    )
+
+
+def token_sets(store: Store, suite: str, probe: str) -> pd.DataFrame:
+    """phase, token_set: the hash of the tokens that a probe's newest run of each phase read."""
+    return store.frame(
+        """
+        SELECT DISTINCT r.phase, json_extract_string(r.notes, '$.token_set_sha256') AS token_set
+        FROM runs r
+        JOIN phase_metrics m ON m.run_id = r.run_id AND m.suite = r.suite AND m.probe = r.probe
+        WHERE r.suite = $suite AND r.probe = $probe
+        ORDER BY r.phase
+        """,
+        {"suite": suite, "probe": probe},
+    )
+
+
 def seam(store: Store, suite: str, metric: str, module: str) -> pd.DataFrame:
     """Mean over layers of a weight metric in both views, and of the alphas.
 
@@ -165,7 +223,7 @@ def seam(store: Store, suite: str, metric: str, module: str) -> pd.DataFrame:
                avg(value) AS value
         FROM phase_metrics
         WHERE suite = $suite AND probe = 'weights' AND module = $module
-          AND metric IN ($metric, 'alpha')
+          AND metric IN ($metric, 'alpha') AND head IS NULL
         GROUP BY ALL
         ORDER BY series, phase
         """,
@@ -241,12 +299,75 @@ def training_series(store: Store, run: str, metric: str, module: str | None) -> 
     )
 
 
+def every_training_run(store: Store) -> pd.DataFrame:
+    """run, suite, status, last_step, metrics, values, imported_from of every run of the store."""
+    return store.frame(
+        """
+        SELECT r.run, r.suite, r.status, max(s.step) AS last_step,
+               count(DISTINCT s.metric) AS metrics, count(s.step) AS "values", r.imported_from
+        FROM training_runs r
+        LEFT JOIN training_steps s USING (run)
+        GROUP BY ALL ORDER BY r.run
+        """
+    )
+
+
+def series_names(store: Store, run: str) -> pd.DataFrame:
+    """name, metric, module, layer of every series of a run; the name is without the run."""
+    keys = list_series(store, run)
+    rows = [(k.name.removeprefix(f"{run}/"), k.metric, k.module, k.layer) for k in keys]
+    return pd.DataFrame(rows, columns=["name", "metric", "module", "layer"], dtype=object)
+
+
+def training_history(
+    store: Store, run: str, metric: str, module: str | None, layer: int | None
+) -> pd.DataFrame:
+    """A logged series in the order of the log: step, value, attempt (from 1), holds, after_gap.
+
+    ``holds`` is false for what a restart from an earlier step overrode, ``after_gap`` true for the
+    first value after a gap in the steps.
+    """
+    series = read_series(store, SeriesKey(run, metric, module, layer))
+    frame = pd.DataFrame(
+        {"step": series.steps, "value": series.values, "attempt": series.attempts + 1}
+    )
+    line = pd.MultiIndex.from_arrays([series.current.steps, series.current.attempts + 1])
+    frame["holds"] = pd.MultiIndex.from_frame(frame[["step", "attempt"]]).isin(line)
+    frame["holds"] &= ~frame.duplicated(["step", "attempt"], keep="last")
+    after = [step for _, step in series.current.gaps]
+    frame["after_gap"] = frame["holds"] & frame["step"].isin(after)
+    return frame
+
+
+def run_spikes(store: Store, run: str) -> pd.DataFrame:
+    """Spikes and values that are not finite, of each searched series of a run.
+
+    Columns: series, kind, detector, start_step, end_step, peak_step, peak_value, severity,
+    agreement, superseded_from. A series that was searched and has none has a row with kind NULL.
+    """
+    return store.frame(
+        """
+        SELECT s.series, e.kind, e.detector, e.start_step, e.end_step, e.peak_step, e.peak_value,
+               e.severity, e.agreement, e.superseded_from
+        FROM (SELECT DISTINCT series FROM spike_scores WHERE run = $run) s
+        LEFT JOIN spikes e ON e.series = s.series AND e.kind <> 'fall'
+        ORDER BY s.series, e.start_step, e.detector
+        """,
+        {"run": run},
+    )
+
+
 def benchmarks(store: Store, suite: str) -> pd.DataFrame:
-    """Measured and published scores of a suite: the columns of ``benchmarks``."""
+    """Measured, imported and published scores of a suite: the columns of ``benchmarks``."""
     return store.frame(
         "SELECT * FROM benchmarks WHERE suite = $suite ORDER BY source, task, metric, model, phase",
         {"suite": suite},
     )
+
+
+def benchmark_tasks(store: Store) -> pd.DataFrame:
+    """Which task stands for which published benchmark: the columns of ``benchmark_tasks``."""
+    return store.frame("SELECT * FROM benchmark_tasks ORDER BY task_group, benchmark, task")
 
 
 def data_mix(store: Store, suite: str, by: str) -> pd.DataFrame:
@@ -265,12 +386,45 @@ def data_mix(store: Store, suite: str, by: str) -> pd.DataFrame:
     )
 
 
+def moved(
+    store: Store,
+    suite: str,
+    probe: str,
+    metric: str,
+    view: str | None,
+    module: str | None,
+    companions: str,
+    mean: bool,
+    across_gaps: bool = False,
+) -> Moved:
+    """What moved along with a metric: every layer (or domain), or their mean, against companions.
+
+    ``companions`` is category or bucket, for the mix, or scores. Heads are averaged where a metric
+    has nothing but heads. Raises QueryError when there is too little to compare.
+    """
+    rows = metric_values(store, suite, probe, metric, view, module)
+    if rows["head"].isna().any():
+        rows = rows[rows["head"].isna()]  # the whole tensor, beside its heads
+    if rows["domain"].notna().any():
+        rows = rows.assign(series=rows["domain"])
+    else:
+        names = rows["layer"].map(lambda layer: "whole" if pd.isna(layer) else f"layer {layer:02}")
+        rows = rows.assign(series=names)
+    values = rows.pivot_table(index="phase", columns="series", values="value")
+    if mean:  # a phase that lacks a layer has no mean: another set of layers would make a change
+        values = values.mean(axis=1, skipna=False).to_frame("mean")
+    levels = score_levels(store, suite) if companions == "scores" else mix_levels(
+        store, suite, companions
+    )  # fmt: skip
+    return moved_with(values, levels, across_gaps=across_gaps)
+
+
 def view_columns(store: Store) -> pd.DataFrame:
-    """view, about, column, type of every public view, as they stand in the store."""
+    """view, about, column, type, what of every public view, as they stand in the store."""
     return store.frame(
         """
         SELECT v.view_name AS "view", v.comment AS about, c.column_name AS "column",
-               c.data_type AS "type"
+               c.data_type AS "type", c.comment AS what
         FROM duckdb_views() v
         JOIN duckdb_columns() c ON c.table_name = v.view_name AND c.schema_name = v.schema_name
         WHERE v.schema_name = 'main' AND NOT v.internal
@@ -289,7 +443,9 @@ def totals(store: Store, suite: str) -> dict[str, Any]:
         {"suite": suite},
     ).iloc[0]
     values = store.frame(
-        "SELECT count(*) AS n FROM phase_metrics WHERE suite = $suite", {"suite": suite}
+        "SELECT coalesce(sum(n), 0) AS n FROM data.measured JOIN data.newest_run USING (run_id) "
+        "WHERE suite = $suite",
+        {"suite": suite},
     ).iloc[0]
     return {"runs": int(row["runs"]), "seconds": float(row["seconds"]), "values": int(values["n"])}
 

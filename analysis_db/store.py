@@ -1,12 +1,12 @@
 """The metrics store: one DuckDB file, opened for moments only.
 
 DuckDB lets one process write or many read. Every connection here is short and is retried with
-growing, jittered pauses, so that a dashboard, a probe run and a notebook share the file. Readers
-are sealed: no file, no settings, a bound on memory. Times are UTC.
+growing, jittered pauses, and a writer that waits comes before new readers (``turns``), so that a
+dashboard, a probe run and a notebook share the file. Readers are sealed: no file, no settings, a
+bound on memory. Times are UTC.
 """
 
 import os
-import random
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +15,18 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
-import pandas as pd
 import pyarrow as pa
 
 from analysis_db.errors import StoreBusy, StoreError, StoreTooNew
+from analysis_db.turns import is_free, pauses, writers_turn
 
-FIRST_PAUSE_S, PAUSE_GROWTH, LONGEST_PAUSE_S, PATIENCE_S = 0.005, 1.6, 0.25, 10.0
+if TYPE_CHECKING:
+    import pandas as pd
+
+PATIENCE_S = 10.0
 # The same for every reader: DuckDB refuses two configurations of one file in one process.
 READER_CONFIG: dict[str, Any] = {
     "enable_external_access": "false",
@@ -83,6 +86,8 @@ class RunRecord:
     notes: str
     code_version: str
     error: str | None = None
+    part: str = ""
+    """The piece of the probe's work, where it has several, such as one benchmark task."""
 
 
 def schema_scripts() -> list[tuple[int, str]]:
@@ -99,20 +104,22 @@ class Store:
         self.path = path
 
     @contextmanager
-    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A short, read-only, sealed connection.
+    def read(
+        self, config: Mapping[str, Any] = READER_CONFIG
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A short, read-only, sealed connection; one ``config`` for all readers of a process.
 
         Raises StoreError when there is no store, StoreTooNew and StoreBusy.
         """
         if not self.path.exists():
             raise StoreError(f"There is no metrics store at {self.path}: {_NEWS}")
-        connection = self._connect(read_only=True)
+        connection = self._connect(config, _deadline())
         try:
             if self._check_version(connection) < schema_scripts()[-1][0]:
                 connection.close()
                 with self.write():
                     pass  # every view that a reader may ask for is there from now on
-                connection = self._connect(read_only=True)
+                connection = self._connect(config, _deadline())
             yield connection
         finally:
             connection.close()
@@ -126,21 +133,25 @@ class Store:
         with _writing:
             if not self.path.exists():
                 self._create()
-            connection = self._connect(read_only=False)
-            try:
-                found = self._check_version(connection)
-                connection.execute("BEGIN")
-                _migrate(connection, found)
-                yield connection
-                connection.execute("COMMIT")
-            except duckdb.Error as error:
-                if _is_full(error):
-                    raise StoreError(self._full(error)) from None
-                raise
-            finally:
-                connection.close()  # an open transaction is rolled back
+            deadline = _deadline()
+            with writers_turn(self.path.parent, deadline) as taken:
+                if not taken:
+                    raise self._busy()
+                connection = self._connect(None, deadline)
+                try:
+                    found = self._check_version(connection)
+                    connection.execute("BEGIN")
+                    _migrate(connection, found)
+                    yield connection
+                    connection.execute("COMMIT")
+                except duckdb.Error as error:
+                    if _is_full(error):
+                        raise StoreError(self._full(error)) from None
+                    raise
+                finally:
+                    connection.close()  # an open transaction is rolled back
 
-    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> pd.DataFrame:
+    def frame(self, sql: str, params: Mapping[str, Any] | None = None) -> "pd.DataFrame":
         """The result of a query with ``$name`` parameters as a pandas frame."""
         with self.read() as connection:
             return connection.execute(sql, dict(params or {})).df()
@@ -178,6 +189,16 @@ class Store:
             insert(connection, "probe", probes)
             insert(connection, "metric", metrics)
 
+    def put_benchmark_tasks(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Replace which task measures which published benchmark.
+
+        Rows have benchmark (None for a task that no author prints), task_group, task, shots,
+        metric and reason.
+        """
+        with self.write() as connection:
+            connection.execute("DELETE FROM data.benchmark_task")
+            insert(connection, "benchmark_task", rows)
+
     def write_run(self, record: RunRecord, tables: Mapping[str, pa.Table]) -> None:
         """A run and all its rows, in one transaction; tables as ``probes.base`` defines them.
 
@@ -189,6 +210,10 @@ class Store:
                 for name, table in tables.items():
                     run_ids = pa.array([record.run_id] * table.num_rows, pa.string())
                     insert(connection, _TABLES[name], table.append_column("run_id", run_ids))
+                connection.execute(
+                    "INSERT INTO data.measured FROM data.measured_of_values WHERE run_id = $id",
+                    {"id": record.run_id},
+                )
         except duckdb.ConstraintException as error:
             raise StoreError(
                 f"The probe {record.probe} returned a row for phase {record.phase} that the store "
@@ -226,22 +251,25 @@ class Store:
         sql = "SELECT fingerprint FROM data.newest_run WHERE suite = $suite"
         return set(self.table(sql, {"suite": suite})["fingerprint"].to_pylist())
 
-    def _connect(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
-        deadline = time.monotonic() + PATIENCE_S
-        pause = FIRST_PAUSE_S
+    def _connect(
+        self, reader_config: Mapping[str, Any] | None, deadline: float
+    ) -> duckdb.DuckDBPyConnection:
+        waits = pauses(deadline)
         while True:
             try:
-                return _open(self.path, read_only=read_only)
+                if reader_config is None or is_free(self.path.parent):
+                    return _open(self.path, reader_config)
             except (duckdb.Error, OSError) as error:
                 if not any(text in str(error) for text in _BUSY_TEXTS):
                     raise StoreError(self._unusable(error)) from None
-                if time.monotonic() > deadline:
-                    raise StoreBusy(
-                        f"{self.path} has been in use by another program for {PATIENCE_S:.0f} s: "
-                        "close it, or try again."
-                    ) from None
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(pause * PAUSE_GROWTH, LONGEST_PAUSE_S)
+            if next(waits, None) is None:
+                raise self._busy()
+
+    def _busy(self) -> StoreBusy:
+        return StoreBusy(
+            f"{self.path} has been in use by another program for {PATIENCE_S:.0f} s: close it, or "
+            "try again."
+        )
 
     def _create(self) -> None:
         """Make the file beside its place and link it there: it appears complete, or not at all."""
@@ -249,7 +277,7 @@ class Store:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             _remove(draft)  # of a process that was killed and had our number
-            with _open(draft, read_only=False) as connection:
+            with _open(draft, None) as connection:
                 connection.execute("BEGIN")
                 _migrate(connection, 0)
                 connection.execute("COMMIT")
@@ -293,11 +321,17 @@ class Store:
         )
 
 
-def _open(path: Path, *, read_only: bool) -> duckdb.DuckDBPyConnection:
+def _deadline() -> float:
+    return time.monotonic() + PATIENCE_S
+
+
+def _open(path: Path, reader_config: Mapping[str, Any] | None) -> duckdb.DuckDBPyConnection:
+    """To read with that configuration, or to write."""
     with _opening:
-        config = READER_CONFIG if read_only else {}
-        connection = duckdb.connect(path, read_only=read_only, config=config)
-        if not read_only:
+        connection = duckdb.connect(
+            path, read_only=reader_config is not None, config=dict(reader_config or {})
+        )
+        if reader_config is None:
             connection.execute(_SEAL[0])
         elif not _value(connection, "SELECT current_setting('lock_configuration')"):
             for statement in _SEAL:

@@ -101,7 +101,9 @@ def probe_axis(suite: str, probe: str, kind: AxisKind) -> PhaseAxis:
     """The axis of a figure that shows one probe: its gaps are those of the probe's coverage."""
     coverage = load("coverage", suite)
     rows = coverage[coverage["probe"] == probe]
-    status = dict(zip(rows["phase"], rows["status"], strict=True))
+    stateless = rows["reason"] == "no optimizer state was published"
+    shown = rows["status"].mask(stateless, "stateless")
+    status = dict(zip(rows["phase"], shown, strict=True))
     return phase_axis(load("phases", suite), kind, status)
 
 
@@ -109,7 +111,7 @@ def explain_gaps(axis: PhaseAxis) -> None:
     """Say in words which phases the figures above leave out, and why."""
     notes = [
         f"**Phase {phases(rows)}**: {GAP_TEXT[status]}. {_WHY[status]}"
-        for status in ("absent", "missing", "failed")
+        for status in ("absent", "stateless", "missing", "failed")
         if (rows := [int(p) for p in axis.table.loc[axis.table["gap"] == status, "phase"]])
     ]
     if axis.unplaced:
@@ -125,6 +127,7 @@ def explain_gaps(axis: PhaseAxis) -> None:
 _WHY = {
     "absent": "The training went through this phase, but its checkpoint was never published, so "
     "nothing can be measured: the gap is left open and not interpolated.",
+    "stateless": "The checkpoint is there, but its optimizer's state was never published.",
     "missing": "The Overview page says which command measures it.",
     "failed": "The Overview page shows the error.",
 }

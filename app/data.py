@@ -11,6 +11,7 @@ import pandas as pd
 import streamlit as st
 
 from analysis_db import queries
+from analysis_db.companions import Moved
 from analysis_db.store import Store
 
 
@@ -34,6 +35,13 @@ def totals(suite: str) -> dict[str, Any]:
     """Numbers of a suite: runs, seconds, values."""
     found = _query("totals", *_stamp(), (suite,))
     assert isinstance(found, dict)
+    return found
+
+
+def moved(*args: Any) -> Moved:
+    """As ``analysis_db.queries.moved``, without the store."""
+    found = _query("moved", *_stamp(), args)
+    assert isinstance(found, Moved)
     return found
 
 

@@ -1,5 +1,6 @@
 """Pickers, heat map and lines for the metrics of one probe: Weights and Activations share it."""
 
+import re
 from dataclasses import dataclass
 
 import pandas as pd
@@ -22,12 +23,14 @@ from app.figures.lines import phase_lines
 from app.figures.theme import with_unit
 
 MODULES = (
-    "total", "embed", "input_norm", "q_proj", "k_proj", "v_proj", "o_proj", "q_bias", "k_bias",
-    "v_bias", "qk", "ov", "attention", "residual_mid", "post_attention_norm", "gate_proj",
-    "up_proj", "down_proj", "mlp", "residual", "final_norm", "lm_head",
+    "total", "embed", "embed_norm", "input_norm", "q_proj", "k_proj", "v_proj", "o_proj", "q_bias",
+    "k_bias", "v_bias", "o_bias", "q_norm", "k_norm", "qk", "ov", "attention",
+    "attention_output_norm", "residual_mid", "post_attention_norm", "gate_proj", "up_proj",
+    "down_proj", "mlp", "mlp_output_norm", "residual", "final_norm", "lm_head",
 )  # fmt: skip
 """The order in which a token meets the modules; others come after, by name."""
 FEW_LAYERS = 8
+WHOLE = "as a whole"
 _COORDINATES = ("phase", "label", "step", "tokens_b", "layer")
 
 
@@ -73,7 +76,11 @@ def choose(suite: str, probe: str, key: str, *, metric: str, module: str) -> Cho
     menu = menu[menu["view"].isna() if view is None else menu["view"] == view]
     with next(columns):
         modules = sorted(menu["module"].dropna().unique(), key=_order)
-        picked = pick("Module", modules, f"{key}_module", default=module) if modules else None
+        # A metric may have a value of the whole beside those of its parts, such as positions.
+        whole = [WHOLE] if modules and menu["module"].isna().any() else []
+        options = whole + modules
+        picked = pick("Module", options, f"{key}_module", default=module) if options else None
+        picked = None if picked == WHOLE else picked
     row = menu[menu["module"].isna() if picked is None else menu["module"] == picked].iloc[0]
     with next(columns):
         kind = pick_axis(load("phases", suite), f"{key}_x")
@@ -82,8 +89,10 @@ def choose(suite: str, probe: str, key: str, *, metric: str, module: str) -> Cho
     return Choice(probe, chosen, view, picked, row, kind, log)
 
 
-def _order(module: str) -> tuple[int, str]:
-    return (MODULES.index(module) if module in MODULES else len(MODULES), module)
+def _order(module: str) -> tuple[int, list[str | int]]:
+    # Numbers in a name count as numbers: position 128-255 comes before position 1024-2047.
+    parts = [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", module)]
+    return (MODULES.index(module) if module in MODULES else len(MODULES), parts)
 
 
 def _pick_view(menu: pd.DataFrame, key: str) -> str | None:
@@ -130,7 +139,7 @@ def explore(suite: str, choice: Choice, key: str) -> None:
         chosen = st.multiselect(
             "Layers in the lines",
             layers,
-            default=_spread(layers),
+            default=spread(layers),
             key=f"{key}_layers",
             format_func=str,
         )
@@ -156,7 +165,7 @@ def explore(suite: str, choice: Choice, key: str) -> None:
     _explain_missing(suite, choice)
 
 
-def _spread(layers: list[int]) -> list[int]:
+def spread(layers: list[int]) -> list[int]:
     """All layers if they are few, else some from first to last at even distances."""
     if len(layers) <= FEW_LAYERS:
         return layers

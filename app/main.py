@@ -14,8 +14,11 @@ PAGES = [
     st.Page("screens/changes.py", title="Changes", url_path="changes"),
     st.Page("screens/activations.py", title="Activations", url_path="activations"),
     st.Page("screens/loss.py", title="Loss", url_path="loss"),
+    st.Page("screens/training.py", title="Training runs", url_path="training"),
     st.Page("screens/benchmarks.py", title="Benchmarks", url_path="benchmarks"),
     st.Page("screens/data_mix.py", title="Data mix", url_path="data-mix"),
+    st.Page("screens/moved.py", title="What moved along", url_path="moved"),
+    st.Page("screens/probe.py", title="Any probe", url_path="probe"),
     st.Page("screens/sql.py", title="SQL", url_path="sql"),
 ]
 # Streamlit leaves six empty lines above a page; the charts need the room.
@@ -59,7 +62,7 @@ def main() -> None:
         )
         return
     try:
-        if choose_suite():
+        if choose_suite() or page.url_path == "training":  # a run need not belong to a suite
             page.run()
         else:
             st.header("The store is empty", anchor=False)

@@ -132,8 +132,6 @@ def compare(name: str, matrix, runs: int, threads: int, weightwatcher: str | Non
 class PartOfYuLan:
     """Some matrices of YuLan-Mini's shapes in both views, as a checkpoint hands them out."""
 
-    config = {"num_attention_heads": 30, "num_key_value_heads": 6}  # noqa: RUF012
-
     def __init__(self, shapes: dict[str, tuple[int, int]]) -> None:
         import torch
 
@@ -144,10 +142,14 @@ class PartOfYuLan:
 
     def both_views(self) -> Iterator:
         from workbench.checkpoints.checkpoint import Weight
+        from workbench.checkpoints.roles import Role
 
+        heads = {"q_proj": 30, "k_proj": 6, "v_proj": 6, "o_proj": 30}
         for module, matrix in self.matrices.items():
-            yield "stored", Weight(module, module, 0, matrix, None)
-            yield "effective", Weight(module, module, 0, matrix, 0.3)
+            side = "columns" if module == "o_proj" else "rows"
+            role = Role(module, 0, heads.get(module), side, is_matrix=True)
+            yield "stored", Weight(module, role, matrix, None)
+            yield "effective", Weight(module, role, matrix, 0.3)
 
 
 def phase(threads: int, runs: int) -> None:

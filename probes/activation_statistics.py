@@ -1,11 +1,16 @@
-"""Statistics of activations, gathered batch by batch: pure arithmetic on tensors.
+"""Statistics of activations, gathered batch by batch: pure arithmetic on tensors of any device.
 
-Sums are float64, so the batch size changes results only in the last digits.
+Precision: activations are read as float32; what is summed within a token (or, for sums by feature,
+within a block of tokens) is summed in float32, everything beyond that in float64. So values are
+right to about 1e-6 relative, and the batch size moves them by no more. The kurtosis and the
+variance come from power sums: they lose digits where a mean is far larger than the spread.
 
-Legend: x_BTD activations of B windows of T tokens with D features, h_BTF neurons, logits_BTV.
+Legend: x_BTD activations of B windows of T tokens with D features, N tokens of all windows,
+h_BTF neurons, logits_NV.
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -27,89 +32,174 @@ SITE_METRICS = (
     "top1_ratio",
     "top1_position",
     "top1_feature",
+    "top1_token",
+    "top2_position",
+    "top2_feature",
+    "top2_token",
+    "top3_position",
+    "top3_feature",
+    "top3_token",
+    "massive_count",
 )
+MEDIAN_POSITIONS = 16
+"""Positions of a window, evenly spaced, whose elements give its median: a selection over all of
+them costs more than every other statistic together."""
+MASSIVE_ABS, MASSIVE_RATIO = 100.0, 1000.0
+"""An element is massive above both: this size, and this many times its window's median."""
+BLOCK = 2**20
+"""Elements that are worked on at a time: few enough to stay in a cache."""
+
+
+class Place(NamedTuple):
+    """An extreme element: its size, position in its window, feature, and the token there."""
+
+    size: float
+    position: int
+    feature: int
+    token: int
 
 
 class SiteStatistics:
-    """Everything that is stored of one site; ``update`` once per batch, then ``values``."""
+    """Everything that is stored of one site; ``update`` once per batch, then ``values``.
 
-    def __init__(self) -> None:
+    ``scale`` multiplies the activations; it is applied to the sums, not to every element.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self._scale = abs(scale)
+        self._sign = math.copysign(1.0, scale)
         self.tokens = 0
         self._windows = 0
-        self._feature_square_D: torch.Tensor | float = 0.0
-        self._feature_sum_D: torch.Tensor | float = 0.0
-        self._powers = [0.0, 0.0, 0.0, 0.0]
-        self._variances = 0.0
-        self._rms = 0.0
-        self._norms = 0.0
-        self._medians = 0.0
-        self._top: list[tuple[float, int, int]] = []
+        self._sum_D: torch.Tensor | float = 0.0
+        self._square_D: torch.Tensor | float = 0.0
+        self._sums: torch.Tensor | float = 0.0
+        """Over tokens: power sums 1 to 4, variance, RMS, norm (float64); then window medians."""
+        self._massive = 0
+        self._top: list[Place] = []
 
-    def update(self, x_BTD: torch.Tensor) -> None:
-        """Take in one batch."""
+    def update(self, x_BTD: torch.Tensor, ids_BT: torch.Tensor) -> None:
+        """Take in one batch; ``ids_BT`` are the tokens that the activations belong to."""
         windows, length, features = x_BTD.shape
-        x_ND = x_BTD.reshape(-1, features).double()
-        square_ND = x_ND.square()
+        x_ND = x_BTD.reshape(-1, features)
+        ones_D = torch.ones(features, dtype=torch.float32, device=x_BTD.device)
+        columns: list[tuple[torch.Tensor, ...]] = []
+        # Blocks have the tokens' boundaries and not the windows': B windows of T or one of B x T.
+        for x_RD in x_ND.split(max(1, BLOCK // features)):
+            x_RD = x_RD.float()
+            square_RD = x_RD.square()
+            ones_R = ones_D.new_ones(len(x_RD))
+            self._sum_D = self._sum_D + (ones_R @ x_RD).double()
+            self._square_D = self._square_D + (ones_R @ square_RD).double()
+            columns.append(
+                (
+                    x_RD @ ones_D,
+                    square_RD @ ones_D,
+                    torch.linalg.vector_norm(square_RD, dim=-1),
+                    square_RD.amax(-1),
+                    torch.dot(x_RD.flatten(), square_RD.flatten())[None],
+                )
+            )
+        sum_N, square_N, root4_N, top_N, cubes = map(torch.cat, zip(*columns, strict=True))
+        sum_N, square_N = sum_N.double(), square_N.double()
+        spread_N = (square_N - sum_N.square() / features).clamp(min=0)
+        norm_N = square_N.sqrt()
+        count = min(MEDIAN_POSITIONS, length)
+        middle = (2 * torch.arange(count, device=x_BTD.device) + 1) * length // (2 * count)
+        sampled_BX = x_BTD[:, middle].float().abs().flatten(1)
+        # kthvalue takes a third of the time of median, and gives the same.
+        medians_B = sampled_BX.kthvalue((sampled_BX.shape[1] + 1) // 2, -1).values.double()
+        sums = (
+            sum_N, square_N, cubes.double(), root4_N.double().square(),
+            spread_N / (features - 1), norm_N / features**0.5, norm_N, medians_B,
+        )  # fmt: skip
+        self._sums = self._sums + torch.stack([column.sum() for column in sums])
         self.tokens += len(x_ND)
         self._windows += windows
-        self._feature_sum_D = self._feature_sum_D + x_ND.sum(0)
-        self._feature_square_D = self._feature_square_D + square_ND.sum(0)
-        power_sums = (x_ND, square_ND, square_ND * x_ND, square_ND.square())
-        for i, power_ND in enumerate(power_sums):
-            self._powers[i] += float(power_ND.sum())
-        self._variances += float(x_ND.var(-1, correction=1).sum())
-        self._rms += float(square_ND.mean(-1).sqrt().sum())
-        self._norms += float(square_ND.sum(-1).sqrt().sum())
-        size_BX = x_BTD.reshape(windows, -1).abs()
-        self._medians += float(size_BX.median(-1).values.double().sum())
-        top = size_BX.flatten().topk(min(3, size_BX.numel()))
-        for value, index in zip(top.values.tolist(), top.indices.tolist(), strict=True):
-            self._top.append((value, index // features % length, index % features))
-        # Stable: of equal magnitudes the first seen stays in front.
-        self._top = sorted(self._top, key=lambda entry: -entry[0])[:3]
+        max_BT = top_N.view(windows, length).sqrt() * self._scale
+        self._see_top(x_BTD, max_BT, ids_BT)
+        self._see_massive(x_BTD, max_BT, medians_B.float() * self._scale)
+
+    def _see_top(self, x_BTD: torch.Tensor, max_BT: torch.Tensor, ids_BT: torch.Tensor) -> None:
+        # The three largest places lie in the three positions with the largest maxima. Tokens that
+        # are repeated give the same sizes up to rounding: the sort drops the last bits, and of
+        # equals the first position comes first, whatever the batches are.
+        bits_T = max_BT.amax(0).view(torch.int32) >> 5
+        positions = bits_T.sort(descending=True, stable=True).indices[:3]
+        size_PD, window_PD = (x_BTD[:, positions].float().abs() * self._scale).max(0)
+        top = size_PD.topk(min(3, size_PD.shape[1]))
+        position_PK = positions[:, None].expand_as(top.indices)
+        token_PK = ids_BT[window_PD.gather(1, top.indices), position_PK]
+        found = torch.stack([position_PK, top.indices, token_PK], -1).flatten(0, 1)
+        for size, place in zip(top.values.flatten().tolist(), found.tolist(), strict=True):
+            self._top.append(Place(size, *place))
+        # Of one place in several windows the largest counts.
+        best: dict[tuple[int, int], Place] = {}
+        for entry in sorted(self._top, key=lambda entry: -entry.size):
+            best.setdefault((entry.position, entry.feature), entry)
+        ranked = sorted(best.values(), key=lambda e: (-float(f"{e.size:.5g}"), e[1:]))
+        self._top = ranked[:3]
+
+    def _see_massive(
+        self, x_BTD: torch.Tensor, max_BT: torch.Tensor, medians_B: torch.Tensor
+    ) -> None:
+        bound_B = (medians_B * MASSIVE_RATIO).clamp(min=MASSIVE_ABS)
+        # Few tokens hold a massive element, mostly none: only those are counted through.
+        window, position = (max_BT > bound_B[:, None]).nonzero(as_tuple=True)
+        if len(window):
+            size_MD = x_BTD[window, position].float().abs() * self._scale
+            self._massive += int((size_MD > bound_B[window, None]).sum())
 
     def values(self) -> Values:
         """Every metric of SITE_METRICS."""
-        assert isinstance(self._feature_square_D, torch.Tensor)
-        n = self.tokens * len(self._feature_square_D)
-        p1, p2, p3, p4 = (power / n for power in self._powers)
+        assert isinstance(self._square_D, torch.Tensor)
+        assert isinstance(self._sums, torch.Tensor)
+        n, scale = self.tokens * len(self._square_D), self._scale
+        s1, s2, s3, s4, spread, rms, _, medians = self._sums.tolist()
+        p1, p2 = s1 / n * scale * self._sign, s2 / n * scale**2
+        p3, p4 = s3 / n * scale**3 * self._sign, s4 / n * scale**4
         if not math.isfinite(p2):
             return dict.fromkeys(SITE_METRICS, "activations are not finite")
         variance = p2 - p1**2
         fourth = p4 - 4 * p1 * p3 + 6 * p1**2 * p2 - 3 * p1**4
-        tops = [entry[0] for entry in self._top]
-        median = self._medians / self._windows
+        # Below this the squares, float32, hold nothing but rounding of a variance.
+        spread_out = variance > 1e-6 * p2
+        median = medians / self._windows * scale
+        largest = self._top[0].size
         values: Values = {
             "mean": p1,
-            "variance_mean": self._variances / self.tokens,
-            "rms_mean": self._rms / self.tokens,
+            "variance_mean": spread / self.tokens * scale**2,
+            "rms_mean": rms / self.tokens * scale,
             "rms_pooled": p2**0.5,
-            "max_abs": tops[0],
+            "max_abs": largest,
             "kurtosis_excess": (
-                fourth / variance**2 - 3 if variance > 0 else "all activations are equal"
+                fourth / variance**2 - 3 if spread_out else "the activations are equal"
             ),
             "neuron_kurtosis": self._neuron_kurtosis(),
             "median_abs": median,
-            "top1_ratio": tops[0] / median if median > 0 else "the median is zero",
-            "top1_position": float(self._top[0][1]),
-            "top1_feature": float(self._top[0][2]),
+            "top1_ratio": largest / median if median > 0 else "the median is zero",
+            "massive_count": float(self._massive),
         }
-        for rank, value in enumerate(tops, start=1):
-            values[f"top{rank}_abs"] = value
+        for rank, place in enumerate(self._top, start=1):
+            values[f"top{rank}_abs"] = place.size
+            values[f"top{rank}_position"] = float(place.position)
+            values[f"top{rank}_feature"] = float(place.feature)
+            values[f"top{rank}_token"] = float(place.token)
         return values
 
     def _neuron_kurtosis(self) -> float | str:
-        square_D = torch.as_tensor(self._feature_square_D) / self.tokens
-        mean = float(square_D.mean())
-        return float(square_D.square().mean()) / mean**2 if mean > 0 else "all are zero"
+        square_D = torch.as_tensor(self._square_D) / self.tokens
+        mean = float(square_D.mean()) * self._scale
+        if mean == 0:
+            return "all are zero"
+        return float(square_D.square().mean() / square_D.mean() ** 2)
 
     def mean_vector(self) -> torch.Tensor:
         """Mean over tokens (D), float64."""
-        return torch.as_tensor(self._feature_sum_D) / self.tokens
+        return torch.as_tensor(self._sum_D) / self.tokens * (self._scale * self._sign)
 
     def mean_norm(self) -> float:
         """Mean over tokens of the Euclidean norm."""
-        return self._norms / self.tokens
+        return float(torch.as_tensor(self._sums)[6]) / self.tokens * self._scale
 
 
 class NeuronMaxima:
@@ -139,31 +229,69 @@ class LogitStatistics:
     def __init__(self) -> None:
         self._tokens = 0
         self._entries = 0
-        self._logz = self._logz_square = self._sum = self._square = 0.0
-        self._max = -math.inf
+        self._sums: torch.Tensor | float = 0.0
+        """log Z, its square, logits, their squares; float64 over tokens."""
+        self._max = torch.tensor(-math.inf)
 
-    def update(self, logits_BTV: torch.Tensor) -> None:
-        logits_NV = logits_BTV.flatten(0, 1).float()
-        logz_N = logits_NV.logsumexp(-1).double()
-        self._tokens += len(logz_N)
+    def update(self, logits_NV: torch.Tensor) -> None:
+        """Take in some tokens; the softmax of a block of them is held beside them."""
         self._entries += logits_NV.numel()
-        self._logz += float(logz_N.sum())
-        self._logz_square += float(logz_N.square().sum())
-        self._sum += float(logits_NV.sum(dtype=torch.float64))
-        self._square += float(logits_NV.square().sum(dtype=torch.float64))
-        self._max = max(self._max, float(logits_NV.max()))
+        self._tokens += len(logits_NV)
+        for logits_RV in logits_NV.split(max(1, BLOCK // logits_NV.shape[1])):
+            logits_RV = logits_RV.float()
+            # This kernel reads a row once where logsumexp passes over it three times.
+            logz_R = (logits_RV[:, 0] - logits_RV.log_softmax(-1)[:, 0]).double()
+            sum_R = logits_RV.sum(-1).double()
+            square_R = torch.linalg.vector_norm(logits_RV, dim=-1).double().square()
+            sums = (logz_R, logz_R.square(), sum_R, square_R)
+            self._sums = self._sums + torch.stack([column.sum() for column in sums])
+            self._max = torch.maximum(self._max, logits_RV.amax().cpu())
 
     def values(self) -> Values:
-        mean = self._sum / self._entries
+        logz, logz_square, total, square = torch.as_tensor(self._sums).tolist()
+        mean = total / self._entries
         # Rounding may take the difference of two equal numbers below zero.
-        variance = max(0.0, self._square / self._entries - mean**2)
+        variance = max(0.0, square / self._entries - mean**2)
         return {
-            "logz_mean": self._logz / self._tokens,
+            "logz_mean": logz / self._tokens,
             "logit_mean": mean,
-            "logit_max": self._max,
+            "logit_max": float(self._max),
             "logit_std": variance**0.5,
-            "z_loss": self._logz_square / self._tokens,
+            "z_loss": logz_square / self._tokens,
         }
+
+
+class LensStatistics:
+    """How far one layer's own prediction is from the final one, token by token."""
+
+    def __init__(self) -> None:
+        self._tokens = 0
+        self._sums: torch.Tensor | float = 0.0
+
+    def update(self, final_NV: torch.Tensor, lens_NV: torch.Tensor) -> None:
+        """Take in log-probabilities of the model's output and of the layer's residual."""
+        self._tokens += len(final_NV)
+        kl_N = (final_NV.exp() * (final_NV - lens_NV)).sum(-1)
+        same_N = final_NV.argmax(-1) == lens_NV.argmax(-1)
+        self._sums = self._sums + torch.stack([kl_N.double().sum(), same_N.double().sum()])
+
+    def values(self) -> Values:
+        kl, same = (torch.as_tensor(self._sums) / self._tokens).tolist()
+        # Rounding may take the divergence of two equal distributions below zero.
+        return {"logit_lens_kl": max(0.0, kl), "logit_lens_top1": same}
+
+
+def gram_triangle(x_ND: torch.Tensor) -> tuple[torch.Tensor, float]:
+    """Upper triangle (row after row, with the diagonal) of the Gram matrix of n tokens, its norm.
+
+    The features are centred over the tokens first, in float64; the triangle is float32, the
+    Frobenius norm is that of the whole matrix.
+    """
+    x_ND = x_ND.double()
+    x_ND = x_ND - x_ND.mean(0)
+    gram_NN = x_ND @ x_ND.T
+    rows, columns = torch.triu_indices(*gram_NN.shape, device=gram_NN.device)
+    return gram_NN[rows, columns].float().cpu(), float(gram_NN.norm())
 
 
 def growth_exponent(first: torch.Tensor | float, last: torch.Tensor | float, layers: int) -> float:

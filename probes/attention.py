@@ -1,37 +1,43 @@
 """Statistics of the attention of every head, recomputed from captured queries and keys."""
 
+import sys
 from typing import Any
 
 import torch
-from nnsight import NNsight
-from pydantic import Field, PositiveInt
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from probes.attention_statistics import AttentionStatistics, causal_scores
-from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint, ProbeSettings
-from probes.sites import alpha, load_with_windows
+from probes.attention_statistics import AttentionStatistics
+from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint
+from probes.batches import with_batch_size
+from probes.sites import (
+    FUSED,
+    KEYS,
+    QUERIES,
+    ROTATION,
+    Anatomy,
+    Handler,
+    WindowSettings,
+    alpha,
+    anatomy,
+    load_with_windows,
+)
 from probes.text import PROBE_TEXT, token_hash
 
 
-class AttentionSettings(ProbeSettings):
-    window: int = Field(default=128, ge=2)
-    """Tokens per window, its start token included; at most the checkpoint's context."""
-    windows_per_domain: PositiveInt = 4
-    """Full windows of the probe text that are read, of each domain."""
-    batch_size: PositiveInt = 4
-    """Windows per forward pass; a layer's attention of one batch is held at a time."""
+class AttentionSettings(WindowSettings):
+    """Those of every probe that reads windows."""
 
 
 class AttentionProbe(Probe):
     """max_logit, mean_logit, entropy, entropy_normalised, sink_mass, each per layer and head.
 
-    The logits are q.k after RoPE times the module's own scale, YuLan-Mini's alphas and QK norm
-    included. Under sdpa no module outputs them, so they are computed again from what q_proj and
-    k_proj gave, in float32.
+    The logits are q.k after RoPE times the module's own scale, YuLan-Mini's alphas and any norm of
+    queries and keys included. Under sdpa no module outputs them, so they are computed again from
+    the captured queries and keys, in float32, for a block of queries at a time: a window may be as
+    long as the checkpoint's context.
     """
 
     id = "attention"
-    version = 1
+    version = 2
     title = "Logits, entropy and sink of every attention head"
     needs = "model"
     Settings = AttentionSettings
@@ -71,41 +77,85 @@ class AttentionProbe(Probe):
     def measure(
         self, checkpoint: ProbedCheckpoint, settings: AttentionSettings, measuring: Measuring
     ) -> Measurements:
-        model, ids_NT = load_with_windows(
-            checkpoint, measuring, settings.window, settings.windows_per_domain
+        model, ids_NT = load_with_windows(checkpoint, settings, measuring)
+        parts = anatomy(model)
+
+        def read(batch_size: int) -> AttentionReading:
+            reading = AttentionReading(parts)
+            done = 0
+            for ids_BT in ids_NT.split(batch_size):
+                parts.trace(ids_BT.to(measuring.device), reading.handlers())
+                done += len(ids_BT)
+                measuring.progress(done / len(ids_NT))
+            return reading
+
+        reading = with_batch_size(
+            read, settings.batch_size, device=measuring.device, windows=len(ids_NT)
         )
-        statistics = [AttentionStatistics() for _ in model.model.layers]
-        batches = ids_NT.split(settings.batch_size)
-        for done, ids_BT in enumerate(batches, start=1):
-            _read(model, ids_BT.to(measuring.device), statistics)
-            measuring.progress(done / len(batches))
         found = Measurements()
-        for layer, of_layer in enumerate(statistics):
+        for layer, of_layer in enumerate(reading.statistics):
             for metric, per_head in of_layer.values().items():
                 for head, value in enumerate(per_head):
                     found.add(metric, value, layer=layer, module="attention", head=head)
         found.notes["token_set_sha256"] = token_hash(ids_NT)
+        if settings.text_sha256 is not None:
+            found.notes["text_sha256"] = settings.text_sha256
         return found
 
 
-def _read(model: Any, ids_BT: torch.Tensor, statistics: list[AttentionStatistics]) -> None:
-    """One forward pass; the reads stand in the order in which the modules run."""
-    traced, modules = NNsight(model), [layer.self_attn for layer in model.model.layers]
-    with traced.trace(input_ids=ids_BT, use_cache=False):
-        for i, layer in enumerate(traced.model.layers):
-            rotation = layer.self_attn.inputs[1]["position_embeddings"]
-            q_BTX, k_BTX = layer.self_attn.q_proj.output, layer.self_attn.k_proj.output
-            statistics[i].update(scores(modules[i], q_BTX, k_BTX, rotation))
+class AttentionReading:
+    """The statistics of every layer's heads, filled batch by batch inside the trace."""
+
+    def __init__(self, parts: Anatomy) -> None:
+        self.parts = parts
+        self.statistics = [AttentionStatistics() for _ in parts.layers]
+
+    def handlers(self) -> dict[str, Handler]:
+        """What takes in the pieces of a layer's logits, in the order in which they come."""
+        held: dict[str, Any] = {}
+
+        def see_rotation(rotation: tuple[torch.Tensor, ...], layer: int | None) -> None:
+            held[ROTATION] = rotation
+
+        def see_queries(q: torch.Tensor, layer: int | None) -> None:
+            held[QUERIES] = q
+
+        def see_keys(k: torch.Tensor, layer: int | None) -> None:
+            assert layer is not None
+            module = self.parts.attentions[layer]
+            q_BHTE, k_BGTE = rotated(module, held.pop(QUERIES), k, held.pop(ROTATION))
+            self.statistics[layer].update(q_BHTE, k_BGTE, module.scaling)
+
+        def see_fused(qkv_BTX: torch.Tensor, layer: int | None) -> None:
+            assert layer is not None
+            heads = self.parts.model.config.num_attention_heads
+            q_BTHE, k_BTHE, _ = qkv_BTX.unflatten(-1, (heads, -1)).chunk(3, dim=-1)
+            see_queries(q_BTHE.flatten(2), layer)
+            see_keys(k_BTHE.flatten(2), layer)
+
+        return {ROTATION: see_rotation, QUERIES: see_queries, KEYS: see_keys, FUSED: see_fused}
 
 
-def scores(
-    module: Any, q_BTX: torch.Tensor, k_BTX: torch.Tensor, rotation: tuple[torch.Tensor, ...]
-) -> torch.Tensor:
-    """Attention logits (scores_BHTT) of an attention module from its q_proj and k_proj outputs."""
-    heads = (*q_BTX.shape[:2], -1, module.head_dim)
-    q_BHTE = (q_BTX * alpha(module, "q_proj_alpha")).view(heads).transpose(1, 2)
-    k_BGTE = (k_BTX * alpha(module, "k_proj_alpha")).view(heads).transpose(1, 2)
-    if hasattr(module, "q_layernorm"):
-        q_BHTE, k_BGTE = module.q_layernorm(q_BHTE), module.k_layernorm(k_BGTE)
-    q_BHTE, k_BGTE = apply_rotary_pos_emb(q_BHTE, k_BGTE, *rotation)
-    return causal_scores(q_BHTE, k_BGTE, module.scaling)
+def rotated(
+    module: Any, q: torch.Tensor, k: torch.Tensor, rotation: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries (q_BHTE) and keys (k_BGTE) as the module multiplies them.
+
+    ``q`` and ``k`` are what its matrices gave, heads side by side, or what norms of single heads
+    gave, heads apart. The rotation is done by the function that the module itself calls, which
+    rotates a part of the features where the architecture does.
+    """
+    rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
+    q_BHTE, k_BGTE = (
+        _by_head(x * alpha(module, f"{name}_proj_alpha") if x.ndim == 3 else x, module)
+        for name, x in (("q", q), ("k", k))
+    )
+    return rotate(q_BHTE, k_BGTE, *rotation)
+
+
+def _by_head(x: torch.Tensor, module: Any) -> torch.Tensor:
+    if x.ndim == 4:
+        return x
+    config = module.config
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return x.unflatten(-1, (-1, size)).transpose(1, 2)

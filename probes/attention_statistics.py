@@ -1,28 +1,30 @@
-"""Statistics of causal attention from queries and keys: pure arithmetic on tensors.
+"""Statistics of causal attention from queries and keys: pure arithmetic on tensors of any device.
 
-Legend: q_BHTE queries and k_BGTE keys after RoPE, H heads in groups that share one of G key
-heads, E features per head; scores_BHTT.
+The logits are made for a block of queries at a time, so that memory does not grow with the square
+of the context. They are float32, and so are the sums over the keys of one query; sums over queries
+are float64. The size of a block and the batch size move values by less than 1e-5 relative.
+
+Legend: q_BHTE queries and k_BGTE keys after RoPE of B windows of T tokens, H heads in groups of R
+that share one of G key heads, E features per head; Q queries of a block, K the keys up to the last
+of them.
 """
 
 import torch
 
 ATTENTION_METRICS = ("max_logit", "mean_logit", "entropy", "entropy_normalised", "sink_mass")
-
-
-def causal_scores(q_BHTE: torch.Tensor, k_BGTE: torch.Tensor, scale: float) -> torch.Tensor:
-    """scale * q.k in float32 (scores_BHTT); -inf where the key lies after the query."""
-    heads, groups, length = q_BHTE.shape[1], k_BGTE.shape[1], q_BHTE.shape[2]
-    k_BHTE = k_BGTE.repeat_interleave(heads // groups, dim=1)
-    scores_BHTT = q_BHTE.float() @ k_BHTE.float().transpose(-1, -2) * scale
-    hidden_TT = torch.ones(length, length, dtype=torch.bool, device=q_BHTE.device).triu(1)
-    return scores_BHTT.masked_fill(hidden_TT, -torch.inf)
+BLOCK_LOGITS = 2**24
+"""Logits of a block at most, over all windows and heads: 64 MiB, of which two are alive."""
+BLOCK_QUERIES = 128
+"""Queries of a block at most: shorter blocks skip more of the keys that no query sees."""
+_HIDDEN = -1e30
+"""Stands for minus infinity: its exponential is 0, and 0 times it is 0 and not NaN."""
 
 
 class AttentionStatistics:
     """Everything that is stored of one layer, per head; ``update`` per batch, then ``values``.
 
-    Sums are float64. Query 0 sees only itself, so ``entropy_normalised`` and ``sink_mass`` are
-    means over the queries that see at least two keys; the others take in every query.
+    Query 0 sees only itself, so ``entropy_normalised`` and ``sink_mass`` are means over the
+    queries that see at least two keys; the others take in every query.
     """
 
     def __init__(self) -> None:
@@ -30,25 +32,59 @@ class AttentionStatistics:
         self._length = 0
         self._max_H: torch.Tensor | None = None
         self._sums_4H: torch.Tensor | float = 0.0
+        """Logits, entropy, normalised entropy, sink; float64."""
 
-    def update(self, scores_BHTT: torch.Tensor) -> None:
-        """Take in one batch; every window of every batch is of the same length T >= 2."""
-        self._windows += len(scores_BHTT)
-        self._length = length = scores_BHTT.shape[-1]
-        max_H = scores_BHTT.amax((0, 2, 3)).double()
-        self._max_H = max_H if self._max_H is None else torch.maximum(self._max_H, max_H)
-        a_BHTT = scores_BHTT.softmax(-1)
-        entropy_BHT = torch.special.entr(a_BHTT).sum(-1)
-        visible_T = torch.arange(1, length + 1, device=scores_BHTT.device)
-        normalised_BHT = entropy_BHT[..., 1:] / visible_T[1:].log()
-        logits_BHTT = scores_BHTT.tril()  # what is not visible counts as 0 in the sum
+    def update(self, q_BHTE: torch.Tensor, k_BGTE: torch.Tensor, scale: float) -> None:
+        """Take in one batch, logits ``scale`` x q.k; all batches are of one length T >= 2."""
+        windows, heads, length, _ = q_BHTE.shape
+        groups = k_BGTE.shape[1]
+        self._windows += windows
+        self._length = length
+        q_BGRTE = (q_BHTE.float() * scale).unflatten(1, (groups, -1))
+        q_BGTRE = q_BGRTE.transpose(2, 3).contiguous()
+        k_BGTE = k_BGTE.float()
+        seen_BGT1E = k_BGTE.double().cumsum(2).unsqueeze(3)
+        rows = max(1, min(BLOCK_QUERIES, BLOCK_LOGITS // (windows * heads * length)))
+        for start in range(0, length, rows):
+            block = slice(start, start + rows)
+            self._see_block(q_BGTRE[:, :, block], k_BGTE, seen_BGT1E[:, :, block], start)
+
+    def _see_block(
+        self,
+        q_BGQRE: torch.Tensor,
+        k_BGTE: torch.Tensor,
+        seen_BGQ1E: torch.Tensor,
+        start: int,
+    ) -> None:
+        """Queries from ``start`` on; ``seen_BGQ1E`` are the sums of the keys that each one sees."""
+        queries = q_BGQRE.shape[2]
+        # Queries and the heads of a group are the rows of one product: no key is copied.
+        rows_BGXE = q_BGQRE.flatten(2, 3)
+        logits_BGXK = rows_BGXE @ k_BGTE[:, :, : start + queries].transpose(-1, -2)
+        logits_BGQRK = logits_BGXK.unflatten(2, (queries, -1))
+        hidden_QQ = logits_BGXK.new_full((queries, queries), _HIDDEN).triu(1)
+        logits_BGQRK[..., start:] += hidden_QQ[:, None]
+        max_BGQR = logits_BGQRK.amax(-1)
+        below_BGQRK = logits_BGQRK.sub_(max_BGQR[..., None])
+        e_BGQRK = below_BGQRK.exp()
+        z_BGQR = e_BGQRK.sum(-1)
+        sink_BGQR = e_BGQRK[..., 0] / z_BGQR
+        # -sum A ln A = ln Z - sum e^(s - max) (s - max) / Z
+        entropy_BGQR = z_BGQR.log() - below_BGQRK.mul_(e_BGQRK).sum(-1) / z_BGQR
+        visible_Q1 = torch.arange(start + 1, start + queries + 1, device=z_BGQR.device)[:, None]
+        several = slice(1 if start == 0 else 0, None)
         sums = (
-            logits_BHTT.sum((2, 3), dtype=torch.float64),
-            entropy_BHT.sum(2, dtype=torch.float64),
-            normalised_BHT.sum(2, dtype=torch.float64),
-            a_BHTT[..., 1:, 0].sum(2, dtype=torch.float64),
+            # The visible logits of a query add up to its product with the sum of those keys.
+            (q_BGQRE * seen_BGQ1E).sum(-1),
+            entropy_BGQR,
+            (entropy_BGQR / visible_Q1.log())[:, :, several],
+            sink_BGQR[:, :, several],
         )
-        self._sums_4H = self._sums_4H + torch.stack([s_BH.sum(0) for s_BH in sums])
+        max_H = max_BGQR.amax((0, 2)).flatten().double()
+        self._max_H = max_H if self._max_H is None else torch.maximum(self._max_H, max_H)
+        self._sums_4H = self._sums_4H + torch.stack(
+            [sum_BGQR.sum((0, 2), dtype=torch.float64).flatten() for sum_BGQR in sums]
+        )
 
     def values(self) -> dict[str, list[float]]:
         """Metric id -> one value per head."""

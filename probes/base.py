@@ -7,12 +7,13 @@ under the entry-point group ``workbench.probes``; ours are registered in the sam
 
 import hashlib
 import math
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.resources.abc import Traversable
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -46,6 +47,7 @@ HISTOGRAMS = pa.schema(
 BENCHMARKS = pa.schema(
     [
         ("task", pa.string()),
+        ("parent", pa.string()),
         ("metric", pa.string()),
         ("value", pa.float64()),
         ("stderr", pa.float64()),
@@ -100,6 +102,16 @@ class Measuring:
     """The dtype the model computes in; statistics always accumulate in float64."""
     progress: Callable[[float], None] = lambda fraction: None
     """Called now and then with the fraction done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of a probe's work on a checkpoint that is a job, and a run, of its own."""
+
+    name: str
+    settings: ProbeSettings | None
+    """Those of the piece alone; None when it is not run, for the reason given."""
+    reason: str = ""
 
 
 @dataclass
@@ -209,11 +221,19 @@ class ProbedCheckpoint(Protocol):
 
     def tensor_names(self) -> list[str]: ...
 
+    def tensor(self, name: str) -> Any: ...
+
     def alphas(self) -> dict[str, float]: ...
+
+    def roles(self) -> dict[str, tuple[Any, ...]]: ...
+
+    def alpha_roles(self) -> dict[str, list[Any]]: ...
 
     def weights(self, view: View) -> Iterable[Any]: ...
 
     def both_views(self) -> Iterable[tuple[View, Any]]: ...
+
+    def optimizer(self) -> Any: ...
 
     def load_model(self, *, device: str, dtype: str) -> Any: ...
 
@@ -221,7 +241,10 @@ class ProbedCheckpoint(Protocol):
 
 
 class Probe(ABC):
-    """Base of all probes; the class docstring of a probe lists the metric ids it yields."""
+    """Base of all probes; the class docstring of a probe lists the metric ids it yields.
+
+    One instance measures one checkpoint, part after part, and may keep what the parts share.
+    """
 
     id: ClassVar[str]
     version: ClassVar[int]
@@ -236,13 +259,30 @@ class Probe(ABC):
 
     @classmethod
     def data_digest(cls) -> str:
-        """sha256 over names and contents of the shipped files; when it changes, jobs are redone."""
+        """sha256 over names and contents of the shipped files; when it changes, jobs are redone.
+
+        Notes on their origins (``.md``) do not count.
+        """
         digest = hashlib.sha256()
         shipped = cls.data.iterdir() if cls.data is not None else ()
         for file in sorted(shipped, key=lambda entry: entry.name):
-            if file.is_file():
+            if file.is_file() and not file.name.endswith(".md"):
                 digest.update(file.name.encode() + b"\0" + file.read_bytes())
         return digest.hexdigest()
+
+    @classmethod
+    def parts(cls, settings: Any) -> list[Part]:
+        """The pieces that may fail, and be repeated, each on its own; by default one, unnamed.
+
+        A piece's settings come to that piece alone when they are asked for their parts. Raises
+        UsageError for settings that cannot be met.
+        """
+        return [Part("", settings)]
+
+    @classmethod
+    def inputs_digest(cls, settings: Any) -> str:
+        """Hash of the user's files that the settings name; when it changes, jobs are redone."""
+        return ""
 
     @abstractmethod
     def measure(
@@ -251,25 +291,71 @@ class Probe(ABC):
         """Measure one checkpoint. ``settings`` is an instance of the class's ``Settings``."""
 
 
+class UnusableProbeError(Exception):
+    """Why a registered probe cannot be used, as the end of a sentence."""
+
+
 def installed_probes() -> dict[str, type[Probe]]:
-    """Every registered probe class by id, sorted. Loads the probes' modules (and torch)."""
-    found: dict[str, type[Probe]] = {}
-    for entry in entry_points(group="workbench.probes"):
-        probe = entry.load()
-        if probe.id != entry.name:
-            raise ValueError(
-                f"{entry.value} is registered as probe {entry.name!r} and calls itself "
-                f"{probe.id!r}: correct the entry point of its package."
-            )
-        if probe.id in found and found[probe.id] is not probe:
-            raise ValueError(
-                f"Two probes are registered as {probe.id!r}: {found[probe.id]} and {probe}; "
-                "uninstall one of the packages."
-            )
-        found[probe.id] = probe
-    return dict(sorted(found.items()))
+    """Every registered probe class that works, by id, sorted. Loads their modules (and torch)."""
+    return _registered()[0]
+
+
+def unusable_probes() -> dict[str, str]:
+    """Id to one sentence, of every registered probe that :func:`installed_probes` leaves out."""
+    return _registered()[1]
 
 
 def installed_probe_ids() -> list[str]:
     """The ids alone, from the entry points' names, without importing any probe."""
     return sorted({entry.name for entry in entry_points(group="workbench.probes")})
+
+
+def _registered() -> tuple[dict[str, type[Probe]], dict[str, str]]:
+    """One package's mistake must not take the other probes away."""
+    found: dict[str, type[Probe]] = {}
+    unusable: dict[str, str] = {}
+    packages: dict[str, str] = {}
+    # Of two packages that claim an id, ours keeps it, or the first by name: the same every time.
+    entries = sorted(
+        entry_points(group="workbench.probes"), key=lambda e: (_package(e) != OURS, _package(e))
+    )
+    for entry in entries:
+        package = packages.setdefault(entry.name, _package(entry))
+        try:
+            if package != _package(entry):
+                raise UnusableProbeError(f"the package {package} has a probe of this id already")
+            found[entry.name] = _checked(entry)
+        except UnusableProbeError as error:
+            unusable[entry.name] = (
+                f"The probe {entry.name!r} of the package {_package(entry)} cannot be used: "
+                f"{error}; update the package or uninstall it."
+            )
+    return dict(sorted(found.items())), unusable
+
+
+OURS = "training-dynamics-workbench"
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else entry.value
+
+
+def _checked(entry: EntryPoint) -> type[Probe]:
+    try:
+        probe = entry.load()
+    except Exception as error:  # whatever a stranger's module does when it is imported
+        line = traceback.format_exception_only(error)[-1].strip()
+        raise UnusableProbeError(f"importing {entry.value} failed with {line}") from error
+    if not (isinstance(probe, type) and issubclass(probe, Probe)):
+        raise UnusableProbeError(f"{entry.value} is no subclass of probes.base.Probe")
+    lacking = [name for name in ("id", "version", "title", "needs", "metrics")
+               if not hasattr(probe, name)] + sorted(probe.__abstractmethods__)  # fmt: skip
+    if lacking:
+        raise UnusableProbeError(f"{entry.value} does not define {', '.join(lacking)}")
+    if probe.id != entry.name:
+        raise UnusableProbeError(f"{entry.value} calls itself {probe.id!r}")
+    if probe.needs not in get_args(Need):
+        raise UnusableProbeError(
+            f"it needs {probe.needs!r}, not one of {', '.join(get_args(Need))}"
+        )
+    return probe

@@ -1,160 +1,208 @@
-"""Benchmarks through lm-eval on tasks that ship with the workbench: no network, no cache."""
+"""Benchmarks through lm-eval: its own tasks, those that ship, packaged data, the user's YAML."""
 
-import contextlib
-import hashlib
-import io
-import json
-import logging
 import math
-import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
-from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-import yaml  # type: ignore[import-untyped]
-from pydantic import Field, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveInt
 
-from probes.base import Measurements, Measuring, Probe, ProbedCheckpoint, ProbeSettings
-from workbench.errors import UsageError
+from probes.base import Measurements, Measuring, Part, Probe, ProbedCheckpoint, ProbeSettings
+from probes.batches import with_batch_size
+from probes.benchmark_groups import NEEDS_CODE, TASKS, Wanted, resolve
+from probes.benchmark_models import Backend, Harness, check_backend, environment, quiet
+from probes.benchmark_sources import Loaded, file_digest, load
+from workbench.errors import UsageError, WorkbenchError
 
-_FOLDER = files("probes").joinpath("benchmark_tasks")
 
-
-def shipped_tasks() -> list[str]:
-    """Names of the lm-eval tasks that ship, sorted."""
-    names = (file.name for file in _FOLDER.iterdir())
-    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+def _entries(value: Any) -> Any:
+    """``a,b`` of the command line as the entries a and b."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
 class BenchmarksSettings(ProbeSettings):
-    tasks: tuple[str, ...] = tuple(shipped_tasks())
-    """Names of the tasks to run."""
+    tasks: Annotated[tuple[str, ...], BeforeValidator(_entries)] = Field(("shipped",), min_length=1)
+    """Comma-separated: groups (shipped, core, yulan-mini, offline-core), task names of lm-eval, paths of YAML files; task@5 asks for 5 examples in the prompt."""  # noqa: E501
     limit: PositiveInt | None = None
-    """Documents per task; none runs them all."""
-    max_length: PositiveInt = 128
-    """Tokens of a request that the model sees, the last ones; the same for every checkpoint."""
-    batch_size: PositiveInt = 16
-    """Requests per forward pass."""
+    """Documents per task, the first ones; without it those of the group, else all."""
+    max_length: PositiveInt | None = None
+    """Tokens of a request that the model sees, the last ones; without it 128 for the shipped tasks and the checkpoint's whole context for others."""  # noqa: E501
+    batch_size: PositiveInt | None = None
+    """Requests per forward pass to begin with; halved while the memory runs out."""
     bootstrap_iters: int = Field(default=100, ge=10)
     """Resamples behind the standard error of a metric that has no closed form."""
+    run_code: bool = False
+    """Run tasks that execute code which the model writes (humaneval, mbpp): it runs on this machine, as you, without isolation. Use a container."""  # noqa: E501
+    backend: Backend = "hf"
+    """hf: transformers on --device; vllm: vLLM, when installed, on the GPU that it finds."""
 
 
 class BenchmarksProbe(Probe):
     """No metric of its own: the rows of the table ``benchmarks`` are whatever the tasks report,
     with stderr, n, shots, task version, task hash and harness version.
 
-    The task hash covers the task's definition and its documents. The stderr is the sampling error
-    of the task, not the error over seeds.
+    Each task is a part, so a job and a run, of its own. The task hash covers the task's definition
+    and its documents. The stderr is the sampling error of the task, not the error over seeds.
     """
 
     id = "benchmarks"
-    version = 1
-    title = "Accuracy and perplexity on the shipped lm-eval tasks"
+    version = 2
+    title = "Scores on benchmark tasks, through lm-eval"
     needs = "model"
     Settings = BenchmarksSettings
-    data = _FOLDER
+    data = TASKS
     metrics = ()
+
+    def __init__(self) -> None:
+        self._harness: Harness | None = None
+
+    @classmethod
+    def parts(cls, settings: BenchmarksSettings) -> list[Part]:
+        """One part per task, with what its group says of it filled in."""
+        check_backend(settings.backend)
+        wanted = resolve(settings.tasks, run_code=settings.run_code, limit=settings.limit)
+        return [cls._part(settings, task) for task in wanted]
+
+    @classmethod
+    def _part(cls, settings: BenchmarksSettings, task: Wanted) -> Part:
+        if task.reason:
+            return Part(task.spelled, None, task.reason)
+        own = {
+            "tasks": (task.spelled,),
+            "limit": task.limit,
+            "max_length": settings.max_length or task.max_length,
+        }
+        limited = f" limit {task.limit}" if task.limit else ""
+        return Part(task.spelled + limited, settings.model_copy(update=own))
+
+    @classmethod
+    def inputs_digest(cls, settings: BenchmarksSettings) -> str:
+        """The contents of the YAML files that ``tasks`` names, and of what they name."""
+        wanted = resolve(settings.tasks, run_code=True, limit=None)
+        return "".join(file_digest(Path(task.task)) for task in wanted if task.is_file)
 
     def measure(
         self, checkpoint: ProbedCheckpoint, settings: BenchmarksSettings, measuring: Measuring
     ) -> Measurements:
-        unknown = sorted(set(settings.tasks) - set(shipped_tasks()))
-        if unknown:
-            raise UsageError(
-                f"There is no benchmark task {unknown[0]!r}; choose from "
-                f"{', '.join(shipped_tasks())}."
-            )
-        context = checkpoint.config.get("max_position_embeddings")
-        if context is not None and settings.max_length > context:
-            raise UsageError(
-                f"max_length {settings.max_length} is more than the checkpoint's context of "
-                f"{context} tokens; set max_length to {context} or less."
-            )
-        from lm_eval import evaluate
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
-
         found = Measurements()
-        model = checkpoint.load_model(device=measuring.device, dtype=measuring.dtype)
-        tokenizer = checkpoint.load_tokenizer()
-        with _quiet():
-            harness = HFLM(
-                pretrained=model,
-                tokenizer=tokenizer,
-                batch_size=settings.batch_size,
-                max_length=settings.max_length,
-            )
-            manager = TaskManager(include_defaults=False)
-            for done, name in enumerate(settings.tasks, start=1):
-                definition, task_hash = _definition(name)
-                loaded = manager.load([definition])
-                task = loaded["tasks"][name]
-                if task.get_config("num_fewshot") is None:
-                    task.set_config(key="num_fewshot", value=0)
-                results = evaluate(
-                    harness,
-                    loaded,
-                    limit=settings.limit,
-                    bootstrap_iters=settings.bootstrap_iters,
-                    log_samples=False,
-                )
-                found.benchmarks += _rows(results, name, task_hash)
-                measuring.progress(done / len(settings.tasks))
+        parts = self.parts(settings)
+        for done, part in enumerate(parts, start=1):
+            if part.settings is None:
+                found.add(part.name, None, reason=part.reason)
+            else:
+                assert isinstance(part.settings, BenchmarksSettings)
+                found.benchmarks += self._measure_task(checkpoint, part.settings, measuring)
+            measuring.progress(done / len(parts))
         return found
 
+    def _measure_task(
+        self, checkpoint: ProbedCheckpoint, settings: BenchmarksSettings, measuring: Measuring
+    ) -> Iterator[dict[str, Any]]:
+        (task,) = resolve(settings.tasks, run_code=True, limit=settings.limit)
+        max_length = _max_length(checkpoint, settings)
+        with ExitStack() as stack:
+            stack.enter_context(quiet())
+            if settings.run_code:  # what the code metric of Hugging Face asks its user to confirm
+                stack.enter_context(environment(HF_ALLOW_CODE_EVAL="1"))
+            loaded = load(task, metadata=_metadata(checkpoint, task, max_length))
+            unsafe = [name for name, t in loaded.tasks["tasks"].items() if _runs_code(t)]
+            if unsafe and not settings.run_code:
+                raise WorkbenchError(f"{unsafe[0]} was not run: {NEEDS_CODE}.")
+            results = self._results(checkpoint, settings, measuring, loaded, max_length)
+        return _rows(results, loaded)
 
-def _definition(name: str) -> tuple[dict[str, Any], str]:
-    """The task as lm-eval takes it, documents in memory, and the hash of both."""
-    import datasets
+    def _results(
+        self,
+        checkpoint: ProbedCheckpoint,
+        settings: BenchmarksSettings,
+        measuring: Measuring,
+        loaded: Loaded,
+        max_length: int,
+    ) -> dict[str, Any]:
+        from lm_eval import evaluate
 
-    definition = yaml.safe_load(_FOLDER.joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
-    digest = hashlib.sha256(json.dumps(definition, sort_keys=True).encode())
-    splits = {}
-    for split, file in sorted(definition.pop("dataset_kwargs")["data_files"].items()):
-        text = _FOLDER.joinpath(file).read_text(encoding="utf-8")
-        digest.update(text.encode())
-        rows = [json.loads(line) for line in text.splitlines()]
-        splits[split] = datasets.Dataset.from_list(rows)
-    # Handed over this way nothing is written to the user's datasets cache.
-    definition["custom_dataset"] = lambda **metadata: splits
-    return definition, digest.hexdigest()
+        held = self._harness
+        if held is None or held.checkpoint is not checkpoint or held.backend != settings.backend:
+            self._harness = held = Harness(checkpoint, settings.backend, measuring)
 
+        def run(batch_size: int) -> dict[str, Any]:
+            results: dict[str, Any] = evaluate(
+                held.of(max_length, batch_size),
+                loaded.tasks,
+                limit=settings.limit,
+                bootstrap_iters=settings.bootstrap_iters,
+                log_samples=False,
+                confirm_run_unsafe_code=settings.run_code,
+            )
+            return results
 
-def _rows(results: dict[str, Any], name: str, task_hash: str) -> Iterator[dict[str, Any]]:
-    """Rows of the table benchmarks from lm-eval's results of one task."""
-    for key, value in results["results"][name].items():
-        metric, _, filter_name = key.partition(",")
-        if not filter_name or metric.endswith("_stderr"):
-            continue
-        stderr = results["results"][name].get(f"{metric}_stderr,{filter_name}")
-        yield {
-            "task": name,
-            "metric": metric if filter_name == "none" else f"{metric},{filter_name}",
-            "value": float(value) if math.isfinite(value) else None,
-            "stderr": stderr if isinstance(stderr, float) and math.isfinite(stderr) else None,
-            "n": results["n-samples"][name]["effective"],
-            "shots": results["n-shot"][name],
-            "higher_is_better": results["higher_is_better"][name].get(metric),
-            "task_version": str(results["versions"][name]),
-            "task_hash": task_hash,
-            "harness_version": version("lm_eval"),
-        }
+        documents = sum(len(task.eval_docs) for task in loaded.tasks["tasks"].values())
+        return with_batch_size(run, settings.batch_size, device=measuring.device, windows=documents)
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep lm-eval's bars and prints off the terminal, and its bootstrap in this process."""
-    logger = logging.getLogger("lm_eval")
-    level, single = logger.level, os.environ.get("DISABLE_MULTIPROC")
-    logger.setLevel(logging.ERROR)
-    os.environ["DISABLE_MULTIPROC"] = "1"
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(level)
-        if single is None:
-            del os.environ["DISABLE_MULTIPROC"]
-        else:
-            os.environ["DISABLE_MULTIPROC"] = single
+def _runs_code(task: Any) -> bool:
+    return bool(getattr(task, "UNSAFE_CODE", False))
+
+
+def _max_length(checkpoint: ProbedCheckpoint, settings: BenchmarksSettings) -> int:
+    context: int = checkpoint.config.get("max_position_embeddings", 2048)
+    if settings.max_length is not None and settings.max_length > context:
+        raise UsageError(
+            f"max_length {settings.max_length} is more than the checkpoint's context of "
+            f"{context} tokens; set max_length to {context} or less."
+        )
+    return settings.max_length or context
+
+
+_RULER_LENGTHS = (4096, 8192, 16384, 32768, 65536, 131072)
+
+
+def _metadata(checkpoint: ProbedCheckpoint, task: Wanted, max_length: int) -> dict[str, Any]:
+    """What RULER wants to know, which makes its documents to the lengths the model can read."""
+    if not task.task.startswith(("ruler", "niah_")):
+        return {}
+    lengths = [length for length in _RULER_LENGTHS if length <= max_length]
+    if not lengths:
+        raise WorkbenchError(
+            f"{task.task} begins at {_RULER_LENGTHS[0]} tokens, and the model sees {max_length}."
+        )
+    return {"tokenizer": str(getattr(checkpoint, "folder", "")), "max_seq_lengths": lengths}
+
+
+def _rows(results: dict[str, Any], loaded: Loaded) -> Iterator[dict[str, Any]]:
+    """Rows of the table benchmarks: the task or group that was asked for, then its subtasks.
+
+    A group's hash is that of all its tasks, its n the sum of theirs.
+    """
+    scores = results["results"] | results.get("groups", {})
+    members = results.get("group_subtasks", {})
+    for name in [loaded.name, *(other for other in scores if other != loaded.name)]:
+        for key, value in scores.get(name, {}).items():
+            metric, _, filter_name = key.partition(",")
+            # RULER says -1 for a length of which there were no documents.
+            if not filter_name or metric.endswith("_stderr") or value == -1:
+                continue
+            stderr = scores[name].get(f"{metric}_stderr,{filter_name}")
+            leaves = list(_leaves(name, members))
+            yield {
+                "task": name,
+                "parent": None if name == loaded.name else loaded.name,
+                "metric": metric if filter_name == "none" else f"{metric},{filter_name}",
+                "value": float(value) if math.isfinite(value) else None,
+                "stderr": stderr if isinstance(stderr, float) and math.isfinite(stderr) else None,
+                "n": sum(results["n-samples"][leaf]["effective"] for leaf in leaves),
+                "shots": results["n-shot"].get(name, results["n-shot"][leaves[0]]),
+                "higher_is_better": results["higher_is_better"].get(name, {}).get(metric),
+                "task_version": str(results["versions"].get(name, "")),
+                "task_hash": loaded.hashes.get(name, loaded.hashes[loaded.name]),
+                "harness_version": version("lm_eval"),
+            }
+
+
+def _leaves(name: str, members: dict[str, list[str]]) -> Iterator[str]:
+    for member in members.get(name, ()):
+        yield from _leaves(member, members)
+    if not members.get(name):
+        yield name

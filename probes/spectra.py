@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 from weakref import ref
 
 import torch
@@ -33,19 +33,6 @@ METHOD = (
 )
 
 
-class Sliced(NamedTuple):
-    """How a matrix falls into heads: of which kind, and along which side."""
-
-    heads: Literal["query", "key_value"]
-    side: Literal["rows", "columns"]
-
-
-ATTENTION = {
-    "q_proj": Sliced("query", "rows"),
-    "k_proj": Sliced("key_value", "rows"),
-    "v_proj": Sliced("key_value", "rows"),
-    "o_proj": Sliced("query", "columns"),
-}
 PRODUCTS = {"qk": ("q_proj", "k_proj"), "ov": ("o_proj", "v_proj")}
 """The products that act on the residual stream; the first has a slice for every query head."""
 
@@ -149,7 +136,7 @@ class SpectraProbe(Probe):
     """
 
     id = "spectra"
-    version = 1
+    version = 2
     title = "Singular values of every matrix and attention head: ranks, power laws, outliers"
     needs = "tensors"
     Settings = SpectraSettings
@@ -159,11 +146,11 @@ class SpectraProbe(Probe):
         self, checkpoint: ProbedCheckpoint, settings: SpectraSettings, measuring: Measuring
     ) -> Measurements:
         wanted = {name.strip() for name in settings.modules.split(",") if name.strip()}
-        work = _Work(_head_counts(checkpoint) if settings.heads else {}, measuring.device)
+        work = _Work(settings.heads, measuring.device)
         matrices: set[str] = set()
         tensors = 2 * len(checkpoint.tensor_names())  # an upper bound: scales are among them
         for done, (view, weight) in enumerate(checkpoint.both_views()):
-            if weight.stored.dim() == 2:
+            if weight.is_matrix:
                 matrices.add(weight.module)
                 if not wanted or weight.module in wanted:
                     work.add(view, weight)
@@ -176,11 +163,6 @@ class SpectraProbe(Probe):
         measuring.progress(1.0)
         work.found.notes |= {"spectral_method": METHOD, "spectral_methods": work.methods()}
         return work.found
-
-
-def _head_counts(checkpoint: ProbedCheckpoint) -> dict[str, int]:
-    query = checkpoint.config["num_attention_heads"]
-    return {"query": query, "key_value": checkpoint.config.get("num_key_value_heads") or query}
 
 
 @dataclass
@@ -198,14 +180,15 @@ class _Slices(NamedTuple):
     triangles: torch.Tensor | str
     scale: float
     width: int
+    heads: int
 
 
 class _Work:
     """Goes through the matrices of a checkpoint and collects their rows."""
 
-    def __init__(self, head_counts: dict[str, int], device: str) -> None:
+    def __init__(self, by_head: bool, device: str) -> None:
         self.found = Measurements()
-        self._head_counts, self._device = head_counts, device
+        self._by_head, self._device = by_head, device
         self._methods: Counter[str] = Counter()
         # An embedding comes again as the effective view's tied head, long after.
         self._done: list[tuple[ref[torch.Tensor], _Decomposed]] = []
@@ -218,8 +201,8 @@ class _Work:
         for head, metrics in enumerate(done.heads):
             self._add(rescaled(metrics, scale), place | {"head": head})
         if done.heads:
-            width = _width(weight.stored, ATTENTION[weight.module])
-            self._multiply(place, _Slices(done.triangles, scale, width))
+            slices = _Slices(done.triangles, scale, _width(weight), len(done.heads))
+            self._multiply(place, slices)
 
     def methods(self) -> str:
         """How many matrices each method decomposed."""
@@ -243,16 +226,15 @@ class _Work:
         return decomposed
 
     def _decompose(self, weight: Any) -> _Decomposed:
-        matrix, sliced = weight.stored, ATTENTION.get(weight.module)
-        heads = self._head_counts.get(sliced.heads, 0) if sliced else 0
+        matrix, heads = weight.stored, (weight.heads or 0) if self._by_head else 0
         spectrum = singular_values(matrix, self._device)
         if isinstance(spectrum, str):
             missing: Values = dict.fromkeys(SPECTRAL, spectrum)
             return _Decomposed(missing, "none", [missing] * heads, spectrum)
         done = _Decomposed(spectral_metrics(spectrum), spectrum.method)
-        if sliced and heads:
-            done.triangles = head_triangles(matrix, heads, sliced.side, self._device)
-            of_heads = head_spectra(done.triangles, _width(matrix, sliced))
+        if heads:
+            done.triangles = head_triangles(matrix, heads, weight.role.side, self._device)
+            of_heads = head_spectra(done.triangles, _width(weight))
             done.heads = [spectral_metrics(of_head) for of_head in of_heads]
         return done
 
@@ -271,12 +253,13 @@ class _Work:
     def _norms(self, first: _Slices, second: _Slices) -> list[float | str]:
         for slices in (first, second):
             if isinstance(slices.triangles, str):
-                return [slices.triangles] * self._head_counts["query"]
+                return [slices.triangles] * first.heads  # those of the queries
         assert isinstance(first.triangles, torch.Tensor)
         assert isinstance(second.triangles, torch.Tensor)
         return product_norms(first.triangles, second.triangles, first.width)
 
 
-def _width(matrix: torch.Tensor, sliced: Sliced) -> int:
+def _width(weight: Any) -> int:
     """The side that is not cut into heads."""
-    return matrix.shape[1] if sliced.side == "rows" else matrix.shape[0]
+    rows, columns = weight.stored.shape
+    return int(columns if weight.role.side == "rows" else rows)

@@ -1,7 +1,11 @@
 """Elementwise statistics of every weight, as stored and as effective."""
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import groupby
 from typing import Any
+from weakref import ref
 
 import torch
 
@@ -14,23 +18,18 @@ from probes.base import (
     ProbeSettings,
     View,
 )
-from probes.statistics import (
-    HISTOGRAM_EDGES,
-    Counted,
-    counted,
-    distinct,
-    elementwise,
-    log10_histogram,
-)
-from workbench.checkpoints.roles import alpha_roles
+from probes.statistics import HISTOGRAM_EDGES, Profile, Values, profile
 
+IN_FLIGHT = 384 * 2**20
+"""Bytes of tensors that are counted, or wait for it, before no further one is read."""
 _VIEWS: tuple[View, ...] = ("stored", "effective")
 
 
 def _metrics() -> Iterable[Metric]:
+    heads = "; of a head: over its rows of q, k, v_proj, its columns of o_proj"
     yield Metric(
         id="frobenius",
-        formula="sqrt(sum w^2); in module 'total' over all matrices of the view",
+        formula=f"sqrt(sum w^2); in module 'total' over all matrices of the view{heads}",
         source="Golub & Van Loan, Matrix Computations, 2.3",
     )
     yield Metric(
@@ -83,15 +82,17 @@ class WeightsProbe(Probe):
     """frobenius, rms, mean, std, max_abs, min, max, zero_fraction, kurtosis_excess, gini, hoyer,
     alpha, and the histogram log10_abs.
 
-    One row per tensor and view. Module ``total`` (layer NULL) is taken over all matrices of the
-    view: a tied head is no matrix of its own in the stored view and counts once there, and is one
-    in the effective view. ``alpha`` has the view ``stored``; the one that gate_proj and up_proj
-    share stands under both.
+    One row per tensor and view, and per attention head: its rows of q_proj, k_proj and v_proj
+    (grouped queries share heads of k and v), its columns of o_proj. The effective view is the exact
+    product of tensor and scale. Module ``total`` (layer NULL) is taken over all matrices of the
+    view, heads and norms not among them: a tied head is no matrix of its own in the stored view and
+    counts once there, and is one in the effective view. ``alpha`` has the view ``stored``; the one
+    that gate_proj and up_proj share stands under both.
     """
 
     id = "weights"
-    version = 1
-    title = "Norms, moments, sparsity and histograms of every weight"
+    version = 2
+    title = "Norms, moments, sparsity and histograms of every weight and attention head"
     needs = "tensors"
     Settings = ProbeSettings
     metrics = tuple(_metrics())
@@ -101,22 +102,63 @@ class WeightsProbe(Probe):
     ) -> Measurements:
         views = {view: _View(view) for view in _VIEWS}
         tensors = 2 * len(checkpoint.tensor_names())  # an upper bound: scales are among them
-        stored: torch.Tensor | None = None
-        for done, (view, weight) in enumerate(checkpoint.both_views()):
-            if weight.stored is not stored:  # both views count the same values
-                stored, values_and_counts = weight.stored, distinct(weight.stored)
-            views[view].add(weight, counted(*values_and_counts, weight.scale))
+        done = 0
+        for weights, counted in _profiles(checkpoint):
+            for view, weight in weights:
+                views[view].add(weight, counted)
+            done += len(weights)
+            del weights, weight  # the tensor goes before the next ones are read
             measuring.progress(min(done / tensors, 0.99))
         found = Measurements()
         for part in views.values():
             part.add_total()
             found.rows += part.found.rows
             found.histograms += part.found.histograms
+        scaled_by = checkpoint.alpha_roles()
         for name, alpha in checkpoint.alphas().items():
-            for module, layer in alpha_roles(name):
-                found.add("alpha", alpha, view="stored", layer=layer, module=module)
+            for role in scaled_by[name]:
+                found.add("alpha", alpha, view="stored", layer=role.layer, module=role.module)
         measuring.progress(1.0)
         return found
+
+
+_Weights = list[tuple[View, Any]]
+
+
+def _profiles(checkpoint: ProbedCheckpoint) -> Iterator[tuple[_Weights, Profile]]:
+    """Each tensor of both views with its statistics, in order; the next ones are read meanwhile.
+
+    As many tensors are counted at once as torch may use threads.
+    """
+    threads = torch.get_num_threads()
+    embed: tuple[ref[torch.Tensor], Future[Profile]] | None = None
+    waiting: deque[tuple[_Weights, Future[Profile]]] = deque()
+    pool = ThreadPoolExecutor(threads, "count")
+    try:
+        for _, same in groupby(checkpoint.both_views(), key=lambda pair: id(pair[1].stored)):
+            weights = list(same)
+            weight = weights[0][1]
+            if embed is not None and embed[0]() is weight.stored:
+                waiting.append((weights, embed[1]))  # a tied head, in the effective view
+            else:
+                counted = pool.submit(profile, weight.stored, weight.heads, weight.role.side)
+                waiting.append((weights, counted))
+                if weight.module == "embed":
+                    embed = ref(weight.stored), counted
+            del weight
+            while len(waiting) > 2 * threads or _bytes(waiting) > IN_FLIGHT:
+                weights, counted = waiting.popleft()
+                yield weights, counted.result()
+            del weights  # or its tensor would stay until the next has been read
+        while waiting:
+            weights, counted = waiting.popleft()
+            yield weights, counted.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _bytes(waiting: Iterable[tuple[_Weights, Any]]) -> int:
+    return sum(weights[0][1].stored.nbytes for weights, _ in waiting)
 
 
 class _View:
@@ -128,26 +170,32 @@ class _View:
         self._sum_square, self._elements = 0.0, 0
         self._broken: str | None = None
 
-    def add(self, weight: Any, values: Counted) -> None:
+    def add(self, weight: Any, counted: Profile) -> None:
         where: dict[str, Any] = {
             "view": self._view,
             "layer": weight.layer,
             "module": weight.module,
         }
-        metrics = elementwise(values)
+        whole, *heads = counted.metrics(weight.scale)
+        self._add(whole, where)
+        for head, metrics in enumerate(heads):
+            self._add(metrics, where | {"head": head})
+        histogram = counted.histogram(weight.scale)
+        self.found.add_histogram("log10_abs", HISTOGRAM_EDGES, histogram, **where)
+        if weight.is_matrix:
+            self._elements += counted.sizes[0]
+            frobenius = whole["frobenius"]
+            if isinstance(frobenius, str):
+                self._broken = f"{weight.name}: {frobenius}"
+            else:
+                self._sum_square += frobenius**2
+
+    def _add(self, metrics: Values, where: dict[str, Any]) -> None:
         for metric, value in metrics.items():
             if isinstance(value, str):
                 self.found.add(metric, None, reason=value, **where)
             else:
                 self.found.add(metric, value, **where)
-        self.found.add_histogram("log10_abs", HISTOGRAM_EDGES, log10_histogram(values), **where)
-        if weight.stored.dim() == 2:
-            self._elements += values.n
-            frobenius = metrics["frobenius"]
-            if isinstance(frobenius, str):
-                self._broken = f"{weight.name}: {frobenius}"
-            else:
-                self._sum_square += frobenius**2
 
     def add_total(self) -> None:
         broken, square = self._broken, self._sum_square

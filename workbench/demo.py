@@ -30,7 +30,7 @@ def run_demo(home: Home, *, seed: int, progress: Progress) -> dict[str, int]:
     if not _trained(home):
         train_demo(home, seed=seed, progress=progress)
     progress.step("Pulling the checkpoints from the local Hub")
-    rows = pull_suite(NAME, "all", home, on_end=progress.advance)
+    rows = pull_suite(NAME, "all", home, with_optimizer=True, on_end=progress.advance)
     for row in rows:
         if row["status"] == "failed":
             raise WorkbenchError(row["message"])

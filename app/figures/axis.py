@@ -26,6 +26,7 @@ _TITLE: dict[AxisKind, str] = {
 }
 GAP_TEXT = {
     "absent": "not published",
+    "stateless": "no optimizer state",
     "missing": "not measured",
     "failed": "measurement failed",
 }

@@ -15,7 +15,7 @@ STATUSES = {
     "measured": ("✓", "#0072B2", "white", "measured: every value is in the store"),
     "failed": ("✗", "#D55E00", "white", "failed: the last run broke off"),
     "missing": ("○", "#FFFFFF", INK, "missing: not measured yet"),
-    "absent": ("–", "#DDE2E8", MUTED, "absent: the checkpoint is not published"),
+    "absent": ("–", "#DDE2E8", MUTED, "absent: not published"),
 }
 """Status -> (sign, fill, ink, meaning): told apart by sign and words, not by colour alone."""
 

@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from app.components import heading
-from app.data import suite
-from app.explorer import choose, explore
+from app.components import heading, pick, table
+from app.data import load, suite
+from app.explorer import Choice, choose, explore
 
 FIRST = {"activations": ("variance_mean", "residual"), "attention": ("max_logit", "attention")}
 
@@ -28,6 +28,28 @@ def page() -> None:
     choice = choose(name, probe, probe, metric=metric, module=module)
     if choice is not None:
         explore(name, choice, probe)
+        if probe == "activations" and choice.module is not None:
+            _places(name, choice, choice.module)
+
+
+def _places(name: str, choice: Choice, module: str) -> None:
+    """Where the largest activations of the chosen module sit, for one phase."""
+    places = load("extreme_places", name, module)
+    if places.empty:
+        return
+    st.subheader("Where the largest activations sit", anchor=False)
+    phases = places["phase"].unique().tolist()
+    labels = dict(zip(places["phase"], places["label"], strict=True))
+    phase = pick("Phase", phases, "places_phase", default=phases[-1], names=lambda p: labels[p])
+    shown = places[places["phase"] == phase].drop(columns=["phase", "label"])
+    if shown["layer"].isna().all():
+        shown = shown.drop(columns="layer")
+    table(shown, f"{name}-places-{module}-{phase}")
+    st.caption(
+        "size: |x|; median: of |x| in the same windows; position: in the window, 0 is its start "
+        "token. Massive activations are hundreds of times the median, always at the same few "
+        "features and mostly at the start token. One row for each place, over all windows."
+    )
 
 
 page()

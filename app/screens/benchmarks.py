@@ -1,12 +1,54 @@
-"""Benchmarks: measured scores with their sampling error, and published ones apart."""
+"""Benchmarks: published beside measured, measured by group with its sampling error, imported."""
 
 import pandas as pd
 import streamlit as st
 
-from app.components import chart, explain_gaps, heading, nothing, pick, pick_axis, probe_axis, table
+from app.benchmark_series import beside_published, by_group, with_series
+from app.components import chart, explain_gaps, heading, nothing, pick, pick_axis, table
 from app.data import load, suite
-from app.figures.axis import AxisKind, phase_axis
-from app.figures.benchmarks import measured_scores, published_scores
+from app.figures.axis import AxisKind, PhaseAxis, phase_axis
+from app.figures.benchmarks import compared_scores, measured_scores, published_scores
+
+SAMPLING_ERROR = (
+    "**Band: task sampling error**, ± 1.96 standard errors as lm-eval reports them: how far the "
+    "score would move with another draw of documents. It is not the error over seeds."
+)
+
+
+def score_axis(name: str, rows: pd.DataFrame, kind: AxisKind) -> PhaseAxis:
+    """The axis of these scores: a phase that has none of them is a gap, measured or not."""
+    coverage = load("coverage", name)
+    probed = coverage[coverage["probe"] == "benchmarks"]
+    status = dict(zip(probed["phase"], probed["status"], strict=True))
+    shown = set(rows["phase"])
+    status = {
+        phase: "measured" if phase in shown else "missing" if said == "measured" else said
+        for phase, said in status.items()
+    }
+    return phase_axis(load("phases", name), kind, status)
+
+
+def beside(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
+    """Published and measured scores of one benchmark in one figure."""
+    found = beside_published(scores, load("benchmark_tasks"))
+    if not found:
+        return
+    st.subheader("Published beside measured", anchor=False)
+    benchmark = pick("Benchmark", sorted(found), "beside_benchmark")
+    rows = found[benchmark]
+    axis = score_axis(name, rows[rows["source"] != "published"], kind)
+    fig = compared_scores(
+        rows,
+        axis,
+        title=f"{benchmark}: published beside measured",
+        subtitle="hollow: published by the authors; filled: lm-eval, with its sampling error",
+    )
+    chart(fig, rows, f"{name}-beside-{benchmark}", f"Published and measured {benchmark}.")
+    st.caption(
+        f"{SAMPLING_ERROR}  \nThe authors' harness and prompts are not lm-eval's: compare trends, "
+        "not digits."
+    )
+    explain_gaps(axis)
 
 
 def measured(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
@@ -16,30 +58,39 @@ def measured(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
         nothing("No benchmark has been measured for this suite.",
                 f"workbench probe {name} --probes benchmarks")  # fmt: skip
         return
-    metrics = scores["metric"].value_counts().index.tolist()
-    left, right = st.columns([1, 3], vertical_alignment="bottom")
+    groups = by_group(scores, load("benchmark_tasks"))
+    left, middle, right = st.columns([1, 1, 2], vertical_alignment="bottom")
     with left:
+        group = pick("Group", list(groups), "bench_group")
+    rows = with_series(groups[group])
+    metrics = rows["metric"].value_counts().index.tolist()
+    with middle:
         metric = pick("Metric", metrics, "bench_metric", default="acc")
-    rows = scores[scores["metric"] == metric]
-    tasks = sorted(rows["task"].unique())
+    rows = rows[rows["metric"] == metric]
+    series = sorted(rows["series"].unique())
     with right:
-        chosen = st.multiselect("Tasks", tasks, default=tasks, key="bench_tasks")
-    rows = rows[rows["task"].isin(chosen)]
+        chosen = st.multiselect("Tasks", series, default=series[:8], key=f"tasks_{group}_{metric}")
+    rows = rows[rows["series"].isin(chosen)]
     better = rows["higher_is_better"].dropna().unique().tolist()
     direction = {(True,): "higher is better", (False,): "lower is better"}.get(tuple(better), "")
-    axis = probe_axis(name, "benchmarks", kind)
+    axis = score_axis(name, rows, kind)
+    named = ", ".join(chosen) if 0 < len(chosen) <= 4 else f"{len(chosen)} tasks of {group}"
     fig = measured_scores(
         rows,
         axis,
         metric=metric,
-        title=f"{metric} of {', '.join(chosen) or 'no task'}",
+        title=f"{metric} of {named}",
         subtitle=f"measured with lm-eval; {direction}".rstrip("; "),
     )
-    chart(fig, rows, f"{name}-measured-{metric}", f"Measured {metric} over phases with band.")
-    st.caption(
-        "**Band: task sampling error**, ± 1.96 standard errors as lm-eval reports them: how far "
-        "the score would move with another draw of documents. It is not the error over seeds."
+    columns = ["phase", "series", "task", "metric", "value", "stderr", "n", "shots",
+               "task_version", "task_hash", "harness_version", "run_id"]  # fmt: skip
+    chart(
+        fig,
+        rows[columns],
+        f"{name}-measured-{group}-{metric}",
+        f"Measured {metric} over phases with band.",
     )
+    st.caption(SAMPLING_ERROR)
     explain_gaps(axis)
 
 
@@ -73,6 +124,11 @@ def published(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
         chart(fig, rows, f"{name}-published", "Published scores per phase.")
     with st.expander("All published scores, other models included"):
         table(scores[["model", "phase", "task", "value", "shots"]], f"{name}-published-scores")
+    known = load("benchmark_tasks")
+    known = known[known["benchmark"].isin(scores["task"].unique())]
+    if not known.empty:
+        with st.expander("Which task of lm-eval stands for which published benchmark"):
+            table(known, f"{name}-benchmark-tasks")
 
 
 def imported(name: str, scores: pd.DataFrame) -> None:
@@ -80,7 +136,8 @@ def imported(name: str, scores: pd.DataFrame) -> None:
     if scores.empty:
         return
     st.subheader("Imported: measured by lm-eval elsewhere", anchor=False)
-    columns = ["model", "phase", "task", "metric", "value", "stderr", "shots", "imported_from"]
+    columns = ["model", "phase", "task", "metric", "value", "stderr", "n", "shots",
+               "imported_from"]  # fmt: skip
     table(scores[columns], f"{name}-imported-scores")
 
 
@@ -89,6 +146,7 @@ def page() -> None:
     heading("Benchmarks", "Scores on tasks, checkpoint by checkpoint.")
     scores = load("benchmarks", name)
     kind = pick_axis(load("phases", name), "bench_x")
+    beside(name, scores, kind)
     measured(name, scores[scores["source"] == "measured"], kind)
     imported(name, scores[scores["source"] == "imported"])
     published(name, scores[scores["source"] == "published"], kind)

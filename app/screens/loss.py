@@ -9,12 +9,15 @@ from app.components import (
     explain_gaps,
     heading,
     nothing,
+    phases,
     pick,
     pick_axis,
     probe_axis,
 )
 from app.data import load, suite
+from app.explorer import spread
 from app.figures.lines import phase_lines
+from app.figures.positions import position_lines
 from app.figures.training import layer_curves, training_curves
 from app.frames import rows_of
 
@@ -35,7 +38,7 @@ def domains(name: str) -> None:
         metric = pick("Metric", metrics, "loss_metric")
     with right:
         kind = pick_axis(load("phases", name), "loss_x")
-    row = menu[menu["metric"] == metric].iloc[0]
+    row = menu[(menu["metric"] == metric) & menu["module"].isna()].iloc[0]
     st.markdown(definition(row))
     values = load("metric_values", name, "loss", metric, None, None)
     axis = probe_axis(name, "loss", kind)
@@ -49,6 +52,46 @@ def domains(name: str) -> None:
     )
     chart(fig, values, f"{name}-{metric}-by-domain", f"{metric} per domain over phases.")
     explain_gaps(axis)
+    explain_token_sets(name)
+    positions(name)
+
+
+def explain_token_sets(name: str) -> None:
+    """Say which phases were measured with other tokens, or in other windows, than the rest."""
+    sets = load("token_sets", name, "loss")
+    groups = [[int(p) for p in rows["phase"]] for _, rows in sets.groupby("token_set", sort=False)]
+    if len(groups) > 1:
+        which = " · ".join(f"phase {phases(group)}" for group in groups)
+        st.caption(
+            f"Not measured with the same tokens in the same windows: {which}. Compare within these "
+            "groups only, or measure all phases with one `window` (workbench probe --set)."
+        )
+
+
+def positions(name: str) -> None:
+    """nll by position in the window: does a checkpoint use what stands before a token?"""
+    values = load("position_values", name)
+    if values.empty:
+        return
+    left, right = st.columns([1, 3], vertical_alignment="bottom")
+    with left:
+        domain = pick("Domain", sorted(values["domain"].unique()), "loss_domain", default="web")
+    shown = values[values["domain"] == domain]
+    measured = sorted(int(phase) for phase in shown["phase"].unique())
+    with right:
+        chosen = st.multiselect(
+            "Phases in the lines", measured, default=spread(measured), key="loss_phases"
+        )
+    if not chosen:
+        st.info("Choose at least one phase.")
+        return
+    fig = position_lines(
+        shown,
+        sorted(chosen),
+        title=f"nll of {domain} by position in the window",
+        subtitle="a line that falls further along says that more context is put to use",
+    )
+    chart(fig, shown, f"{name}-nll-{domain}-by-position", f"nll of {domain} by position, by phase.")
 
 
 def training(name: str) -> None:

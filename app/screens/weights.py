@@ -1,4 +1,5 @@
-"""Weights: statistics of every weight matrix over layers and phases, in two views."""
+"""Weights: statistics of every weight over layers and phases, in two views, and of the optimizer's
+state beside it."""
 
 import streamlit as st
 
@@ -8,7 +9,7 @@ from app.explorer import Choice, choose, explore
 from app.figures.heatmap import distribution_heatmap
 from app.figures.lines import phase_lines
 
-FIRST = {"weights": "rms", "spectra": "effective_rank"}
+FIRST = {"weights": "rms", "spectra": "effective_rank", "optimizer": "update_rms"}
 """Probe -> the metric that is shown first."""
 SEAM = """\
 The checkpoint of a phase keeps a **learnable scale (alpha) beside each matrix**; the network

@@ -249,17 +249,19 @@ def test_a_file_that_lm_eval_wrote(store, tmp_path):
     from lm_eval.models.huggingface import HFLM
     from lm_eval.tasks import TaskManager
 
-    from probes.benchmarks import _definition, _quiet, shipped_tasks
+    from probes.benchmark_groups import shipped_tasks
+    from probes.benchmark_models import quiet
+    from probes.benchmark_sources import shipped
     from tests.fixtures.tiny_checkpoint import write_llama
     from workbench.checkpoints import Checkpoint
 
     checkpoint = Checkpoint.open(write_llama(tmp_path / "checkpoint"))
     tracker = EvaluationTracker(output_path=str(tmp_path / "evals/step1000"))
-    with _quiet():
+    with quiet():
         found = simple_evaluate(
             HFLM(pretrained=checkpoint.load_model(), tokenizer=checkpoint.load_tokenizer(),
                  batch_size=4, max_length=128),
-            tasks=[_definition(name)[0] for name in shipped_tasks()],
+            tasks=[shipped(name) for name in shipped_tasks()],
             task_manager=TaskManager(include_defaults=False),
             limit=4, bootstrap_iters=10, evaluation_tracker=tracker,
         )  # fmt: skip

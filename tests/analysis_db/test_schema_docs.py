@@ -1,15 +1,15 @@
 """The comments in the schema are the documentation."""
 
-from analysis_db.docs import public_views, schema_markdown
+from analysis_db.docs import described, schema_markdown
 
 
 def test_every_view_and_column_is_described(store):
     lines = schema_markdown().splitlines()
-    for view, about, columns in public_views(store):
+    for view, about, columns in described(store):
         at = lines.index(f"## {view}")
         assert lines[at + 2] == about
         table = lines[at + 6 : at + 6 + len(columns)]
-        for (name, kind), line in zip(columns, table, strict=True):
+        for (name, kind, _), line in zip(columns, table, strict=True):
             shown, what = line.removeprefix(f"| `{name}` | ").removesuffix(" |").split(" | ")
             assert shown == kind
             assert what.endswith("."), f"{view}.{name}"

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ CONTRACT = {
     "histograms": "suite phase probe metric view layer module edges counts run_id",
     "runs": "run_id suite phase probe probe_version settings status started_at seconds device "
     "dtype commit_sha code_version error",
-    "coverage": "suite phase probe status",
+    "coverage": "suite phase probe status reason",
+    "benchmark_tasks": "benchmark task_group task shots metric reason",
     "benchmarks": "suite phase model task metric value stderr n shots source",
     "data_mix": "suite phase run source source_group category bucket tokens_b",
     "data_mix_share": "suite phase run source_group category bucket tokens_b share",
@@ -42,6 +44,16 @@ CONTRACT = {
     "missing_values": "suite phase probe metric view layer module head domain reason run_id",
     "suites": "suite title about licence",
     "findings": "suite phase repo_id commit_sha severity check_id message evidence found_at",
+    "metric_changes": "suite phase_a phase_b phases_apart probe metric view layer module head "
+    "domain value_a value_b change relative_change change_per_btoken same_way run_id_a run_id_b",
+    "mix_changes": "suite phase_a run_a phase_b run_b phases_apart main_line part_of part share_a "
+    "share_b change",
+    "score_changes": "suite phase_a phase_b phases_apart source task metric n shots setting "
+    "model_a model_b value_a value_b change stderr_of_independent unit",
+    "published_and_measured": "suite phase benchmark published_as published_model "
+    "published_setting published_shots published_percent measured_task measured_source "
+    "measured_metric measured_shots measured_percent measured_stderr measured_n difference "
+    "same_shots run_id imported_from",
     "audits": "suite phase repo_id revision commit_sha errors warnings notes bytes_read audited_at",
 }
 
@@ -126,6 +138,27 @@ def test_benchmarks_and_histograms_of_a_run(store):
     assert (score["model"], score["value"], score["source"]) == ("Suite S", 0.25, "measured")
     (histogram,) = store.table("SELECT edges, counts FROM histograms").to_pylist()
     assert histogram == {"edges": [0.0, 1.0, 2.0], "counts": [3, 4]}
+
+
+def scored(*tasks, n=100):
+    columns = {"task": list(tasks), "metric": ["acc"] * len(tasks), "value": [0.5] * len(tasks)}
+    return {"benchmarks": pa.table({**columns, "n": [n] * len(tasks), "shots": [0] * len(tasks)})}
+
+
+def test_parts_of_a_probe_are_shown_side_by_side_and_a_newer_one_takes_its_place(store):
+    write = partial(run, probe="benchmarks")
+    store.write_run(write("a"), scored("cloze"))  # as before there were parts
+    store.write_run(write("b", minutes=1, part="word"), scored("word"))
+    store.write_run(write("c", minutes=2, part="group"), scored("cloze", "law"))
+    store.write_run(write("d", minutes=3, part="word limit 10"), scored("word", n=10))
+    store.write_run(write("e", minutes=4, part="law", status="failed"), {})
+    found = store.table("SELECT task, n, run_id FROM benchmarks ORDER BY ALL").to_pylist()
+    assert [tuple(row.values()) for row in found] == [
+        ("cloze", 100, "c"), ("law", 100, "c"), ("word", 10, "d"), ("word", 100, "b"),
+    ]  # fmt: skip
+    store.write_run(write("f", minutes=5, part="word"), scored("word", n=90))
+    found = store.table("SELECT n, run_id FROM benchmarks WHERE task = 'word' ORDER BY ALL")
+    assert found.to_pylist() == [{"n": 10, "run_id": "d"}, {"n": 90, "run_id": "f"}]
 
 
 def test_run_whose_last_table_is_wrong_leaves_nothing(store):

@@ -10,6 +10,7 @@ import pytest
 
 from analysis_db.errors import StoreBusy
 from analysis_db.store import Store
+from analysis_db.turns import is_free
 from tests.analysis_db.rows import ROWS, SUITE, measurements, phase, run
 
 ROOT = Path(__file__).parents[2]
@@ -148,3 +149,54 @@ def test_a_failed_run_that_is_newer_hides_nothing(store):
     store.write_run(run("bad", minutes=9, status="failed"), {})
     assert value(store, "SELECT run_id FROM phase_metrics") == ["good"]
     assert value(store, "SELECT status FROM coverage WHERE phase = 1") == ["measured"]
+
+
+READ_FOR_EVER = """
+import pathlib, sys
+from analysis_db import Store
+store = Store(pathlib.Path(sys.argv[1]))
+while True:
+    with store.read() as connection:
+        connection.execute("SELECT count(*) FROM phases, range(100000)").fetchall()
+    print("read", flush=True)
+"""
+
+
+def test_readers_in_a_tight_loop_do_not_starve_a_writer(store):
+    readers = [
+        subprocess.Popen(
+            [sys.executable, "-c", READ_FOR_EVER, str(store.path)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    try:
+        for reader in readers:
+            reader.stdout.readline()
+        for number in range(5):
+            store.write_run(run(f"mine {number}", phase=2), measurements(1.0))
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.wait()
+    assert value(store, "SELECT count(*) FROM runs") == [5]
+
+
+def test_a_writer_that_was_killed_while_it_had_the_turn_leaves_it(store):
+    hold = (
+        "import sys, time; from pathlib import Path; from analysis_db.turns import writers_turn\n"
+        "with writers_turn(Path(sys.argv[1]), time.monotonic() + 60) as taken:\n"
+        "    print(taken, flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(store.path.parent)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert holder.stdout.readline() == "True\n"
+    assert not is_free(store.path.parent)
+    holder.kill()
+    holder.wait()
+    assert is_free(store.path.parent)
+    assert value(store, "SELECT 1") == [1]

@@ -22,7 +22,19 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Response, sync_pl
 
 from app.options import streamlit_arguments
 
-PAGES = ("", "weights", "changes", "activations", "loss", "benchmarks", "data-mix", "sql")
+PAGES = (
+    "",
+    "training",
+    "weights",
+    "changes",
+    "activations",
+    "loss",
+    "benchmarks",
+    "data-mix",
+    "moved",
+    "probe",
+    "sql",
+)
 SIZE = {"width": 1400, "height": 900}
 FLAGS = (
     "--no-sandbox",

@@ -16,7 +16,7 @@ import pyarrow as pa
 from analysis_db.imports.tables import import_data_mix, import_published_scores
 from analysis_db.imports.training_log import import_training_log
 from analysis_db.pairs import update_weights
-from analysis_db.store import RunRecord, Store
+from analysis_db.store import RunRecord, Store, insert
 from probes.base import MEASUREMENTS, Measurements
 
 SUITE, ABSENT, MISSING, FAILED, NO_STEP = "small", 26, 12, 9, 14
@@ -35,6 +35,12 @@ FORMULAS = [
     ("weights", "mean", "mean w", ""),
     ("weights", "alpha", "the learnable scale that multiplies the stored matrix", ""),
     ("activations", "variance_mean", "mean over tokens of var over features", ""),
+    *(
+        ("activations", f"top{rank}_{name}", f"rank {rank}: {name}", "")
+        for rank in (1, 2, 3)
+        for name in ("abs", "position", "feature", "token")
+    ),
+    ("activations", "median_abs", "median of |x|", ""),
     ("activations", "residual_growth", "variance_mean(last) / variance_mean(first)", ""),
     ("attention", "max_logit", "max over visible pairs of scale * q.k", ""),
     ("changes", "relative_change", "|W_b - W_a|_F / |W_a|_F", ""),
@@ -80,6 +86,7 @@ def build(folder: Path) -> Store:
             store.write_run(_run(phase, probe, failed), {} if failed else found)
     _changes(store)
     _import_facts(store, folder)
+    _benchmark_tasks(store)
     _audit(store)
     return store
 
@@ -102,6 +109,25 @@ def _changes(store: Store) -> None:
             )  # fmt: skip
         store.write_run(_run(phase, "changes", False), found.tables())
     update_weights(store, SUITE, code_version="0")
+
+
+def _benchmark_tasks(store: Store) -> None:
+    """Which task stands for which published benchmark, and a score measured elsewhere."""
+    tasks = [
+        {"benchmark": None, "task_group": "shipped", "task": "cloze", "metric": None},
+        {"benchmark": None, "task_group": "shipped", "task": "next_word", "metric": None},
+        {"benchmark": "LAMBADA", "task_group": "published", "task": "lambada_openai",
+         "metric": "acc", "shots": 0},
+        {"benchmark": "GSM8K", "task_group": "published", "task": "gsm8k", "metric": "exact_match",
+         "shots": 4},
+    ]  # fmt: skip
+    store.put_benchmark_tasks([{"shots": None, "reason": None, **task} for task in tasks])
+    elsewhere = {
+        "suite": SUITE, "phase": 5, "task": "lambada_openai", "metric": "acc", "value": 0.4,
+        "stderr": 0.02, "n": 5153, "shots": 0, "imported_from": "results.json", "file_sha256": "0",
+    }  # fmt: skip
+    with store.write() as connection:
+        insert(connection, "imported_score", [elsewhere])
 
 
 def _audit(store: Store) -> None:
@@ -165,7 +191,12 @@ def _run(phase: int, probe: str, failed: bool) -> RunRecord:
         commit_sha="0" * 40,
         file_hashes="{}",
         overrides="{}",
-        notes="{}",
+        notes=json.dumps(
+            {
+                "token_set_sha256": "a" if phase < 26 else "b",
+                "token_text": json.dumps({"1": "<s>"}),
+            }
+        ),
         code_version="0",
         error="ValueError: the tokenizer has no start token" if failed else None,
     )
@@ -227,6 +258,13 @@ def _activations(phase: int) -> list[Row]:
         for k, module in enumerate(("residual", "mlp")):
             value = (layer + 1) ** 1.5 * (1 + phase / 10) / (k + 1)
             rows.append(("variance_mean", None, layer, module, None, None, value))
+        for rank in (1, 2, 3):
+            place = {"abs": 900.0 / rank, "position": 0.0, "feature": 5.0 + rank, "token": 1.0}
+            rows += [
+                (f"top{rank}_{name}", None, layer, "residual", None, None, value)
+                for name, value in place.items()
+            ]
+        rows.append(("median_abs", None, layer, "residual", None, None, 0.5))
     growth = None if phase == 3 else 4.0 + phase / 27
     rows.append(("residual_growth", None, None, "residual", None, None, growth))
     return rows
@@ -246,6 +284,11 @@ def _loss(phase: int) -> list[Row]:
         nll = floor + 4 / phase - (0.3 if phase == 27 else 0)
         rows.append(("nll", None, None, None, None, domain, nll))
         rows.append(("bits_per_byte", None, None, None, None, domain, nll / math.log(2) / 4))
+        buckets = ("1-15", "16-31", "32-63", "64-127", "128-255", "256-511")
+        for number, bucket in enumerate(buckets[: 5 if phase < 26 else 6]):
+            module = f"position {bucket}"
+            rows.append(("nll", None, None, module, None, domain, nll + 0.5 - number / 5))
+            rows.append(("tokens", None, None, module, None, domain, 1000.0 * 2**number))
     return rows
 
 
@@ -254,6 +297,7 @@ def _benchmarks(phase: int) -> pa.Table:
         {"task": "cloze", "metric": "acc", "value": 0.25 + 0.012 * phase, "stderr": 0.03},
         {"task": "next_word", "metric": "acc", "value": 0.01 * phase, "stderr": 0.015},
         {"task": "next_word", "metric": "perplexity", "value": 300 / phase, "stderr": 4.0},
+        {"task": "lambada_openai", "metric": "acc", "value": 0.02 * phase, "stderr": 0.01},
     ]
     fixed = {
         "n": 200,
@@ -271,7 +315,7 @@ def _import_facts(store: Store, folder: Path) -> None:
     mix = ["phase,run,mix_id,source,group,category,bucket,tokens_b"]
     for phase in range(1, 28):
         for run in ("26-28k", "26-4k") if phase == 26 else (str(phase),):
-            shift = 0.003 * phase
+            shift = 0.003 * phase + 0.004 * math.sin(phase)
             for bucket, (category, share) in BUCKETS.items():
                 part = share - shift if bucket == "Web" else share + shift / 4
                 mix.append(f"{phase},{run},m,{bucket}/all,{bucket},{category},{bucket},{part * 40}")

@@ -8,6 +8,7 @@ from app.figures.benchmarks import measured_scores, published_scores
 from app.figures.heatmap import distribution_heatmap, layer_heatmap
 from app.figures.lines import phase_lines
 from app.figures.mix import mix_bars
+from app.figures.positions import position_lines
 from app.figures.theme import log_axis, modebar
 from app.figures.timeline import coverage_matrix, time_line
 from app.figures.training import layer_curves, thin, training_curves
@@ -134,7 +135,7 @@ def test_heat_map_colours(axis):
 
 
 def test_band_is_1_96_stderr_and_breaks_at_gaps(axis):
-    frame = values((0,)).assign(task="cloze", stderr=0.5, n=200)
+    frame = values((0,)).assign(series="cloze", stderr=0.5, n=200)
     fig = measured_scores(frame, axis, metric="acc", title="")
     bands = [trace for trace in fig.data if trace.fill == "toself"]
     assert [(min(b.x), max(b.x)) for b in bands] == [(1, 11), (13, 25), (27, 27)]
@@ -142,6 +143,8 @@ def test_band_is_1_96_stderr_and_breaks_at_gaps(axis):
     assert bands[0].y[-1] == pytest.approx(1 - 0.98)
     assert "task sampling error" in fig.layout.yaxis.title.text
     line = next(trace for trace in fig.data if trace.mode == "lines+markers")
+    lone = {phase: e for phase, e in zip(line.x, line.error_y.array, strict=True) if e is not None}
+    assert lone == {27: pytest.approx(0.98)}  # a band of one point has no width
     assert line.y[25] is None
     assert line.y[11] is None
 
@@ -270,3 +273,23 @@ def test_log_axis_has_ticks_within_a_decade():
 def test_camera_saves_svg():
     options = modebar("loss")["toImageButtonOptions"]
     assert (options["format"], options["filename"]) == ("svg", "loss")
+
+
+def test_positions_stand_in_their_order_and_a_shorter_window_ends_its_line():
+    edges = {1: [(1, 15), (16, 31)], 27: [(1, 15), (16, 31), (1024, 2047)]}
+    frame = pd.DataFrame(
+        [
+            {"phase": p, "label": f"phase {p}", "low": low, "high": high, "nll": p + 1 / low,
+             "tokens": 1000 * low}
+            for p, buckets in edges.items()
+            for low, high in reversed(buckets)
+        ]
+    )  # fmt: skip
+    fig = position_lines(frame, [1, 27], title="nll")
+    assert [trace.name for trace in fig.data] == ["phase 1", "phase 27"]
+    assert list(fig.data[0].x) == ["1-15", "16-31", "1,024-2,047"]
+    assert list(fig.data[0].y) == [2.0, 1 + 1 / 16, None]
+    assert list(fig.data[1].y) == [28.0, 27 + 1 / 16, 27 + 1 / 1024]
+    assert "mean of 16,000 tokens" in fig.data[1].text[1]
+    assert fig.layout.xaxis.title.text == "position in the window [tokens]"
+    assert fig.layout.yaxis.title.text == "nll [nats/token]"

@@ -1,14 +1,17 @@
 """Every page runs without an exception, on a full store, a bare suite, and no store at all."""
 
+import shutil
+
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis_db.store import Store
 from app.options import MAIN
+from tests.app import synthetic
 
 SCRIPTS = (
     "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
-    "sql.py", "changes.py",
+    "moved.py", "probe.py", "training.py", "changes.py", "sql.py",
 )  # fmt: skip
 
 
@@ -72,6 +75,24 @@ def test_overview_says_what_to_do_next(full):
     assert "ValueError: the tokenizer has no start token" in commands
 
 
+def test_the_optimizer_is_on_the_page_of_the_weights(home, tmp_path, monkeypatch):
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
+    store = Store(tmp_path / "home" / "metrics.duckdb")
+    store.register_probes(
+        [{"probe": "optimizer", "version": 1, "title": "o", "needs": "optimizer"}], []
+    )
+    values = [("update_rms", None, layer, "q_proj", None, None, 0.1) for layer in (None, 0, 1)]
+    record = synthetic._run(20, "optimizer", failed=False)
+    store.write_run(record, {"measurements": synthetic._rows(values)})
+    app = open_page("weights.py")
+    app.segmented_control("weights_probe").set_value("optimizer").run()
+    assert not app.exception, app.exception
+    assert "**Phase 1-19,21-24,27**: no optimizer state." in said(app)
+    assert "**Phase 26**: not published." in said(app)
+    assert "**Phase 25**: not measured." in said(app)
+
+
 def test_overview_says_what_the_audit_found(full):
     app = open_page("overview.py")
     assert "**Audit of phases 1-3,5** (2026-11-24 12:00 UTC): 2 errors, 1 note." in said(app)
@@ -114,11 +135,45 @@ def test_value_that_does_not_exist_is_explained(full):
     assert "No value in 1 places (phase 3): made up." in said(app)
 
 
+def test_largest_activations_are_shown_with_their_places(full):
+    app = open_page("activations.py")
+    assert app.dataframe[-1].value["text"].tolist() == ["<s>"] * len(app.dataframe[-1].value)
+    app.selectbox("activations_module").select("mlp").run()
+    assert not app.exception
+    assert not app.dataframe
+
+
 def test_attention_heads_can_be_told_apart(full):
     app = open_page("activations.py")
     app.button_group(key="probe").set_value("attention").run()
     app.selectbox("attention_head").select("head 1").run()
     assert not app.exception
+
+
+def test_moved_warns_before_it_shows_numbers(full):
+    app = open_page("moved.py")
+    assert "22 changes between phases are few" in app.warning[0].value
+    assert "Left out, over another number of phases than most: 11 to 13, 25 to 27." in (
+        app.warning[0].value
+    )
+    table = app.dataframe[0].value
+    assert {"Spearman", "Pearson", "n", "p (permutation)", "p adjusted"} <= set(table.columns)
+    assert set(table["n"]) == {22}
+    app.toggle("moved_gaps").set_value(True).run()
+    assert set(app.dataframe[0].value["n"]) == {24}
+    app.toggle("moved_gaps").set_value(False).run()
+    app.selectbox("moved_with").select("benchmark scores").run()
+    assert not app.exception
+    assert "measured cloze acc 0-shot n=200" in app.dataframe[0].value["companion"].tolist()
+    app.selectbox("moved_probe").select("loss").run()
+    app.button_group(key="moved_layers").set_value("each").run()
+    assert not app.exception
+    assert set(app.dataframe[0].value["of"]) == {"chinese", "code", "maths", "web"}
+
+
+def test_moved_says_what_is_missing(full):
+    app = open_page("moved.py", "bare")
+    assert "workbench probe bare" in [block.value for block in app.code]
 
 
 def test_sql_runs_refuses_and_limits(full):
@@ -128,6 +183,7 @@ def test_sql_runs_refuses_and_limits(full):
     app.text_area("q").set_value("SELECT * FROM read_csv('/etc/passwd')").run()
     assert not app.exception
     assert len(app.error) == 1
+    assert "disabled" in app.code[0].value
     app.text_area("q").set_value("SELECT * FROM training_steps").run()
     app.selectbox("rows").select(100).run()
     assert len(app.dataframe[0].value) == 100
@@ -138,7 +194,35 @@ def test_sql_example_fills_the_editor(full):
     app = open_page("sql.py")
     app.selectbox("example").select("Slowest runs").run()
     assert "ORDER BY seconds DESC" in app.text_area("q").value
+    assert "Which measurements took longest" in said(app)
     assert not app.error
+
+
+def test_sql_takes_parameters(full):
+    app = open_page("sql.py")
+    app.text_area("q").set_value("SELECT phase FROM phases WHERE suite = $s AND phase > $p").run()
+    assert "$p" in app.code[0].value
+    app.text_area("params").set_value("s=small\np=25").run()
+    assert not app.error
+    assert app.dataframe[0].value["phase"].tolist() == [26, 27]
+
+
+def test_sql_saves_and_deletes_a_query(home, full):
+    app = open_page("sql.py")
+    app.text_area("q").set_value("SELECT 7 AS seven").run()
+    app.text_input("save_name").set_value("../mine")
+    save = next(b for b in app.button if b.label == "Save this query")
+    save.click().run()
+    assert "A name has" in app.error[0].value
+    app.text_input("save_name").set_value("my seven")
+    next(b for b in app.button if b.label == "Save this query").click().run()
+    assert (home / "queries/my seven.sql").read_text() == "SELECT 7 AS seven"
+    app.text_area("q").set_value("SELECT 8 AS eight").run()
+    app.selectbox("example").select("saved: my seven").run()
+    assert app.text_area("q").value == "SELECT 7 AS seven"
+    app.button("delete").click().run()
+    assert not app.exception
+    assert list((home / "queries").iterdir()) == []
 
 
 def reduced():
@@ -164,3 +248,41 @@ def test_a_matrix_as_a_whole_is_none_of_its_heads(how, value):
     assert app.selectbox("k_head").value == "as a whole"
     app.selectbox("k_head").select(how).run()
     assert app.dataframe[0].value["value"].tolist() == [value]
+
+
+def test_any_probe_offers_those_with_values_and_shows_them(full):
+    app = open_page("probe.py")
+    assert app.selectbox("any_probe").options == ["activations", "attention", "loss", "weights"]
+    app.selectbox("any_probe").select("loss").run()
+    app.selectbox("any_loss_metric").select("nll").run()
+    modules = app.selectbox("any_loss_module")
+    assert modules.value == "as a whole"
+    assert modules.options[1:4] == ["position 1-15", "position 16-31", "position 32-63"]
+    assert modules.options[-2:] == ["position 128-255", "position 256-511"]
+    modules.select("position 256-511").run()
+    assert not app.exception
+    assert "**nll** [nats/token]" in said(app)
+
+
+def test_loss_by_position_follows_domain_and_phases(full):
+    app = open_page("loss.py")
+    assert app.selectbox("loss_domain").value == "web"
+    assert app.multiselect("loss_phases").value[0] == 1
+    assert app.multiselect("loss_phases").value[-1] == 27
+    assert "in the same windows: phase 1-8,10-11,13-25 · phase 27." in said(app)
+    app.selectbox("loss_domain").select("code").run()
+    app.multiselect("loss_phases").set_value([2, 27]).run()
+    assert not app.exception
+    app.multiselect("loss_phases").set_value([]).run()
+    assert "Choose at least one phase." in said(app)
+
+
+def test_benchmarks_stand_by_group_and_beside_the_published(full):
+    app = open_page("benchmarks.py")
+    assert app.selectbox("beside_benchmark").options == ["LAMBADA"]
+    assert app.selectbox("bench_group").options == ["published", "shipped"]
+    assert "It is not the error over seeds." in said(app)
+    assert "compare trends, not digits" in said(app)
+    app.selectbox("bench_group").select("shipped").run()
+    assert not app.exception
+    assert app.multiselect("tasks_shipped_acc").value == ["cloze", "next_word"]

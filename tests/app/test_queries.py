@@ -3,7 +3,6 @@
 import pytest
 
 from analysis_db import queries
-from analysis_db.sandbox import run_sql
 from tests.app.synthetic import ABSENT, DOMAINS, LAYERS, MISSING, STEPS
 
 
@@ -43,6 +42,16 @@ def test_metric_menu_knows_definition_and_coordinates(store):
     assert queries.metric_menu(store, "small", "attention")["by_head"].all()
 
 
+def test_what_was_measured_is_kept_as_it_is_counted(store):
+    kept, counted = (
+        store.table(f"FROM data.{name} ORDER BY ALL") for name in ("measured", "measured_of_values")
+    )
+    assert kept.num_rows > 100
+    assert kept.to_pylist() == counted.to_pylist()
+    values = store.table("FROM phase_metrics WHERE suite = 'small'").num_rows
+    assert queries.totals(store, "small")["values"] == values
+
+
 def test_metric_values_have_no_row_where_nothing_was_measured(store):
     values = queries.metric_values(store, "small", "weights", "rms", "effective", "q_proj")
     assert len(values) == 25 * LAYERS
@@ -50,6 +59,38 @@ def test_metric_values_have_no_row_where_nothing_was_measured(store):
     loss = queries.metric_values(store, "small", "loss", "nll", None, None)
     assert set(loss["domain"]) == set(DOMAINS)
     assert 9 not in set(loss["phase"])
+
+
+def test_probes_with_values_are_not_those_with_scores_alone(store):
+    probes = queries.probes_with_values(store, "small")["probe"].tolist()
+    assert probes == ["activations", "attention", "loss", "weights"]
+    assert queries.probes_with_values(store, "bare").empty
+
+
+def test_places_of_extremes_have_their_tokens_text(store):
+    places = queries.extreme_places(store, "small", "residual")
+    assert len(places) == 25 * LAYERS * 3
+    row = places[(places["phase"] == 2) & (places["layer"] == 1)].iloc[1]
+    assert row.drop(["phase", "label"]).to_dict() == {
+        "layer": 1, "rank": 2, "size": 450.0, "median": 0.5, "position": 0, "feature": 7,
+        "token": 1, "text": "<s>",
+    }  # fmt: skip
+    assert queries.extreme_places(store, "small", "mlp").empty
+
+
+def test_loss_by_position_and_the_tokens_it_is_of(store):
+    values = queries.position_values(store, "small")
+    first = values[(values["phase"] == 1) & (values["domain"] == "code")]
+    assert first[["low", "high"]].values.tolist() == [
+        [1, 15], [16, 31], [32, 63], [64, 127], [128, 255]
+    ]  # fmt: skip
+    assert first["nll"].tolist() == pytest.approx([7.1, 6.9, 6.7, 6.5, 6.3])
+    assert first["tokens"].tolist() == [1000, 2000, 4000, 8000, 16000]
+    assert queries.position_values(store, "unknown").empty
+    sets = queries.token_sets(store, "small", "loss")
+    assert dict(zip(sets["phase"], sets["token_set"], strict=True)) == {
+        p: "a" if p < 26 else "b" for p in range(1, 28) if p not in (9, MISSING, ABSENT)
+    }
 
 
 def test_missing_values_give_the_reason(store):
@@ -87,7 +128,7 @@ def test_training_series(store):
 
 def test_benchmarks_tell_measured_from_published(store):
     scores = queries.benchmarks(store, "small")
-    assert len(scores[scores["source"] == "measured"]) == 25 * 3
+    assert len(scores[scores["source"] == "measured"]) == 25 * 4
     published = scores[scores["source"] == "published"]
     assert 26 in set(published["phase"])
     assert published["stderr"].isna().all()
@@ -111,8 +152,3 @@ def test_views_are_described(store):
     assert {"phases", "phase_metrics", "coverage", "benchmarks"} <= set(views["view"])
     assert "value" in set(views.loc[views["view"] == "phase_metrics", "column"])
     assert views["about"].notna().all()
-
-
-@pytest.mark.parametrize("title", queries.EXAMPLES)
-def test_examples_run_and_answer(store, title):
-    assert run_sql(store, queries.EXAMPLES[title]).table.num_rows > 0

@@ -15,12 +15,19 @@ def environment(home: Path) -> dict[str, str]:
 
 
 def workbench(
-    *words: str, home: Path, expect: int = 0, timeout: float = 600
+    *words: str,
+    home: Path,
+    expect: int = 0,
+    timeout: float = 600,
+    installed: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """The finished command; its exit code has to be ``expect``."""
+    """The finished command; its exit code has to be ``expect``.
+
+    ``installed`` is a folder of further packages that are installed for it.
+    """
     done = subprocess.run(
         [WORKBENCH, *words],
-        env=environment(home),
+        env=environment(home) | ({"PYTHONPATH": str(installed)} if installed else {}),
         capture_output=True,
         text=True,
         timeout=timeout,

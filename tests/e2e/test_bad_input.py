@@ -74,8 +74,11 @@ def test_unknown_metric(home):
 
 def test_query_with_an_unknown_column(home):
     workbench("pull", "tiny", home=home)
-    said = error_of("sql", "SELECT metrik FROM phase_metrics", home=home, expect=1)
+    done = workbench("sql", "SELECT metrik FROM phase_metrics", home=home, expect=1)
+    said, line, place = done.stderr.splitlines()
     assert "metrik" in said
+    assert line == "  line 1: SELECT metrik FROM phase_metrics"
+    assert place == "                 ^^^^^^"
 
 
 def test_no_store_yet(home):

@@ -18,7 +18,10 @@ from workbench.settings import Home
 from workbench.suites import load_suite
 
 DOMAINS = ("chinese", "code", "maths", "web")
-PROBES = ("activations", "attention", "benchmarks", "changes", "loss", "spectra", "weights")
+EVERYWHERE = ("activations", "attention", "benchmarks", "changes", "loss", "spectra", "weights")
+PROBES = ("optimizer", *EVERYWHERE)
+JOBS = 26 * (len(EVERYWHERE) + 1) + 2
+"""Benchmarks are two tasks, a job each; two phases have the state of an optimizer."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +36,7 @@ def rows(store, sql, **params):
 def test_demo_measures_every_published_phase(demo, store):
     _, counts = demo
     assert counts["checkpoints"] == 26
-    assert counts["jobs"] == 26 * len(PROBES)
+    assert counts["jobs"] == JOBS
     per_phase = rows(
         store, "SELECT phase, count(*) AS n FROM phase_metrics WHERE suite = 'demo' GROUP BY phase"
     )
@@ -47,7 +50,7 @@ def test_loss_falls_in_every_domain_and_annealing_drops_it(store):
         for row in rows(
             store,
             "SELECT domain, phase, value FROM phase_metrics "
-            "WHERE suite = 'demo' AND metric = 'nll'",
+            "WHERE suite = 'demo' AND metric = 'nll' AND module IS NULL",
         )
     }
     for domain in DOMAINS:
@@ -83,9 +86,27 @@ def test_phase_26_is_absent_and_has_no_value(store):
     assert rows(store, "SELECT * FROM phase_metrics WHERE suite = 'demo' AND phase = 26") == []
 
 
+def test_optimizer_states_are_measured_where_they_were_published(store):
+    status = rows(
+        store, "SELECT phase, status FROM coverage WHERE suite = 'demo' AND probe = 'optimizer'"
+    )
+    assert {row["phase"] for row in status if row["status"] == "measured"} == {20, 25}
+    assert {row["status"] for row in status} == {"measured", "absent"}
+    ratios = rows(
+        store,
+        "SELECT phase, module, value FROM phase_metrics WHERE suite = 'demo' "
+        "AND metric = 'update_ratio' AND layer IS NULL",
+    )
+    assert {row["phase"] for row in ratios} == {20, 25}
+    assert {row["module"] for row in ratios} >= {"embed", "q_proj", "q_proj_alpha", "final_norm"}
+    assert all(1e-6 < row["value"] < 0.5 for row in ratios)
+    settings = rows(store, "SELECT DISTINCT settings FROM runs WHERE probe = 'optimizer'")
+    assert json.loads(settings[0]["settings"])["matrix_lr"] == pytest.approx(0.006 / 1.75)
+
+
 def test_runs_keep_their_provenance(store):
     runs = rows(store, "SELECT * FROM runs WHERE suite = 'demo'")
-    assert len(runs) == 26 * len(PROBES)
+    assert len(runs) == JOBS
     for run in runs:
         assert re.fullmatch(r"[0-9a-f]{40}", run["commit_sha"])
         hashes = json.loads(run["file_hashes"])
@@ -157,7 +178,7 @@ def test_commands_tell_the_same_story(demo_home):
 
     suites = {row["suite"]: row for row in said("suites")}
     assert (suites["demo"]["published"], suites["demo"]["on_disk"]) == (26, 26)
-    assert suites["demo"]["measured_jobs"] == 26 * len(PROBES)
+    assert suites["demo"]["measured_jobs"] == JOBS
     assert (suites["yulan-mini"]["phases"], suites["yulan-mini"]["published"]) == (27, 26)
     phases = said("phases", "demo")
     assert phases[25]["repo_id"] == "not published"
@@ -178,7 +199,7 @@ def test_commands_tell_the_same_story(demo_home):
 
 
 def test_sql_in_every_format(demo_home, tmp_path):
-    query = "SELECT phase, value FROM phase_metrics WHERE metric = 'nll' AND domain = $d"
+    query = "SELECT phase, value FROM phase_metrics WHERE metric = 'bits_per_byte' AND domain = $d"
     words = ("sql", query + " ORDER BY phase", "-p", "d=code")
     as_json = json.loads(workbench(*words, "--format", "json", home=demo_home).stdout)
     as_csv = csv.DictReader(

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.fixtures.optimizer_states import write_state
 from tests.fixtures.tiny_checkpoint import write_llama, write_yulan
 from workbench.checkpoints import Checkpoint
 from workbench.checkpoints.llama import fold_to_llama
@@ -9,7 +10,10 @@ from workbench.checkpoints.llama import fold_to_llama
 
 @pytest.fixture(scope="session")
 def yulan(tmp_path_factory):
-    return Checkpoint.open(write_yulan(tmp_path_factory.mktemp("yulan") / "checkpoint"))
+    """With the state of an optimizer, so that every probe can measure it."""
+    folder = write_yulan(tmp_path_factory.mktemp("yulan") / "checkpoint")
+    write_state(folder)
+    return Checkpoint.open(folder)
 
 
 @pytest.fixture(scope="session")

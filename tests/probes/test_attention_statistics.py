@@ -5,17 +5,19 @@ import math
 import pytest
 import torch
 
-from probes.attention_statistics import AttentionStatistics, causal_scores
+from probes import attention_statistics
+from probes.attention_statistics import AttentionStatistics
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_batches_equal_plain_loops(batch_size):
+@pytest.mark.parametrize(("batch_size", "queries"), [(1, 128), (3, 128), (2, 4), (3, 1)])
+def test_batches_and_blocks_equal_plain_loops(batch_size, queries, monkeypatch):
+    monkeypatch.setattr(attention_statistics, "BLOCK_QUERIES", queries)
     generator = torch.Generator().manual_seed(0)
     q_BHTE = torch.randn(3, 4, 6, 5, generator=generator)
     k_BGTE = torch.randn(3, 2, 6, 5, generator=generator)
     found = AttentionStatistics()
     for q, k in zip(q_BHTE.split(batch_size), k_BGTE.split(batch_size), strict=True):
-        found.update(causal_scores(q, k, scale=0.3))
+        found.update(q, k, scale=0.3)
     values = found.values()
     for head in range(4):
         logits, entropies, normalised, sinks = [], [], [], []
@@ -43,7 +45,7 @@ def test_batches_equal_plain_loops(batch_size):
 
 def test_uniform_attention_has_normalised_entropy_one():
     found = AttentionStatistics()
-    found.update(causal_scores(torch.zeros(1, 1, 8, 4), torch.ones(1, 1, 8, 4), scale=1.0))
+    found.update(torch.zeros(1, 1, 8, 4), torch.ones(1, 1, 8, 4), scale=1.0)
     assert found.values()["entropy_normalised"] == [pytest.approx(1.0, rel=1e-6)]
     assert found.values()["max_logit"] == [0.0]
 
@@ -52,7 +54,7 @@ def test_saturated_attention_has_entropy_zero_and_no_nan():
     k_BGTE = torch.zeros(1, 1, 4, 1)
     k_BGTE[0, 0, 0] = 1e4
     found = AttentionStatistics()
-    found.update(causal_scores(torch.ones(1, 1, 4, 1), k_BGTE, scale=1.0))
+    found.update(torch.ones(1, 1, 4, 1), k_BGTE, scale=1.0)
     values = found.values()
     assert values["entropy"] == [0.0]
     assert values["sink_mass"] == [1.0]

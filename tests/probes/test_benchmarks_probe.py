@@ -5,7 +5,8 @@ import socket
 import pytest
 
 from probes.base import Measuring
-from probes.benchmarks import BenchmarksProbe, shipped_tasks
+from probes.benchmark_groups import shipped_tasks
+from probes.benchmarks import BenchmarksProbe
 from workbench.errors import UsageError
 
 
@@ -66,9 +67,14 @@ def test_accuracy_is_that_of_ranking_the_choices_by_their_likelihood(llama):
     assert next(r["value"] for r in found if r["metric"] == "acc") == pytest.approx(right / 6)
 
 
-def test_an_unknown_task_is_refused_by_name(llama):
-    with pytest.raises(UsageError, match="no benchmark task 'hellaswag'; choose from cont"):
-        measured(llama, tasks=("hellaswag",))
+def test_a_longer_context_than_the_checkpoint_has_is_refused(llama):
+    with pytest.raises(UsageError, match=r"max_length 1024 is more .* set max_length to 512 or"):
+        measured(llama, max_length=1024)
+
+
+def test_an_unknown_task_is_refused_with_what_is_near():
+    with pytest.raises(UsageError, match=r"no benchmark task 'helaswag': did you mean hellaswag"):
+        BenchmarksProbe.parts(BenchmarksProbe.Settings(tasks="shipped,helaswag"))
 
 
 def test_both_kinds_of_task_ship():

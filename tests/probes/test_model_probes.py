@@ -4,19 +4,18 @@ import math
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 from probes.activation_statistics import SiteStatistics
 from probes.activations import ActivationsProbe
 from probes.attention import AttentionProbe
 from probes.base import Measuring
 from probes.loss import LossProbe
-from probes.sites import load_with_windows
-from probes.text import probe_text
+from probes.sites import WindowSettings, load_with_windows
 from tests.fixtures.tiny_checkpoint import write_yulan
 from workbench.checkpoints import Checkpoint
 
 WINDOW, PER_DOMAIN = 32, 2
+WINDOWS = WindowSettings(window=WINDOW, windows_per_domain=PER_DOMAIN)
 SMALL = {"window": WINDOW, "windows_per_domain": PER_DOMAIN, "batch_size": 3}
 
 
@@ -29,7 +28,7 @@ def table(found):
 
 
 def test_activations_equal_forward_hooks(llama):
-    model, ids_NT = load_with_windows(llama, Measuring(), WINDOW, PER_DOMAIN)
+    model, ids_NT = load_with_windows(llama, WINDOWS, Measuring())
     seen = {}
     for i, layer in enumerate(model.model.layers):
         hooked = {
@@ -55,7 +54,7 @@ def test_activations_equal_forward_hooks(llama):
     found = table(measured(ActivationsProbe, llama, **SMALL))
     for (layer, module), x_BTD in seen.items():
         site = SiteStatistics()
-        site.update(x_BTD)
+        site.update(x_BTD, ids_NT)
         for metric, value in site.values().items():
             key = (metric, layer, module, None)
             assert found[key] == pytest.approx(value, rel=1e-5, abs=1e-7), key
@@ -83,7 +82,7 @@ def test_attention_of_a_phase_is_that_of_its_fold(yulan, folded):
 @pytest.mark.parametrize("qk_layernorm", [False, True])
 def test_attention_equals_eager_attention_weights(tmp_path, qk_layernorm):
     checkpoint = Checkpoint.open(write_yulan(tmp_path / "checkpoint", qk_layernorm=qk_layernorm))
-    model, ids_NT = load_with_windows(checkpoint, Measuring(), WINDOW, PER_DOMAIN)
+    model, ids_NT = load_with_windows(checkpoint, WINDOWS, Measuring())
     model.set_attn_implementation("eager")
     with torch.no_grad():
         layers = model(ids_NT, use_cache=False, output_attentions=True).attentions
@@ -100,7 +99,7 @@ def test_attention_equals_eager_attention_weights(tmp_path, qk_layernorm):
 def test_attention_logits_are_those_that_the_module_hands_to_its_kernel(yulan):
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-    model, ids_NT = load_with_windows(yulan, Measuring(), WINDOW, PER_DOMAIN)
+    model, ids_NT = load_with_windows(yulan, WINDOWS, Measuring())
     largest = []
     sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
 
@@ -122,37 +121,13 @@ def test_attention_logits_are_those_that_the_module_hands_to_its_kernel(yulan):
             assert found[key] == pytest.approx(value, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("form", ["yulan", "llama"])
-def test_loss_equals_direct_cross_entropy_document_by_document(form, request):
-    checkpoint = request.getfixturevalue(form)
-    found = {
-        (r["metric"], r["domain"]): r["value"]
-        for r in measured(LossProbe, checkpoint, window=100, batch_size=7).rows
-    }
-    model, tokenizer = checkpoint.load_model(), checkpoint.load_tokenizer()
-    domain, texts = "code", probe_text()["code"]
-    nll_sum, tokens = 0.0, 0
-    with torch.no_grad():
-        for text in texts:
-            ids = tokenizer.encode(text, add_special_tokens=False)
-            for i in range(0, len(ids), 99):
-                window = torch.tensor([[1, *ids[i : i + 99]]])
-                logits = model(window).logits[0, :-1].double()
-                nll_sum += float(cross_entropy(logits, window[0, 1:], reduction="sum"))
-                tokens += window.shape[1] - 1
-    size = len("".join(texts).encode())
-    assert found["tokens", domain] == tokens
-    assert found["bytes", domain] == size
-    assert found["nll_sum", domain] == pytest.approx(nll_sum, rel=1e-6)
-    assert found["nll", domain] == pytest.approx(nll_sum / tokens, rel=1e-6)
-    assert found["bits_per_byte", domain] == pytest.approx(nll_sum / math.log(2) / size, rel=1e-6)
-
-
 def test_all_forms_read_the_same_tokens(yulan, llama):
     for probe, settings in (
-        (LossProbe, {"batch_size": 16}),
+        (LossProbe, {"bytes_per_domain": 3000}),
         (AttentionProbe, SMALL),
         (ActivationsProbe, SMALL),
     ):
         notes = [measured(probe, c, **settings).notes for c in (yulan, llama)]
-        assert notes[0] == notes[1]
+        assert {k: v for k, v in notes[0].items() if k.endswith("sha256")} == {
+            k: v for k, v in notes[1].items() if k.endswith("sha256")
+        }

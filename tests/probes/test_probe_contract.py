@@ -23,7 +23,7 @@ SCHEMAS = {
 }
 QUICK = {
     "benchmarks": {"limit": 4, "max_length": 512},
-    "loss": {"batch_size": 16},
+    "loss": {"bytes_per_domain": 16000},
     "activations": {"windows_per_domain": 2, "window": 32},
     "attention": {"windows_per_domain": 2, "window": 32},
 }
@@ -43,7 +43,10 @@ def measure(name, checkpoint, **settings):
 
 
 def test_our_probes_are_registered():
-    ours = {"activations", "attention", "benchmarks", "changes", "loss", "spectra", "weights"}
+    ours = {
+        "activations", "attention", "benchmarks", "changes", "loss", "optimizer", "spectra",
+        "weights",
+    }  # fmt: skip
     assert ours <= set(installed_probes())
 
 

@@ -7,7 +7,13 @@ from safetensors.torch import load_file, save_file
 from probes.base import Measuring
 from probes.spectra import SpectraProbe
 from probes.spectral import SPECTRAL
-from tests.fixtures.tiny_checkpoint import SHAPE, write_llama, write_yulan
+from tests.fixtures.tiny_checkpoint import (
+    SHAPE,
+    write_llama,
+    write_neox,
+    write_olmo2,
+    write_yulan,
+)
 from workbench.checkpoints import Checkpoint
 from workbench.errors import UsageError
 
@@ -90,6 +96,40 @@ def test_heads_and_products_are_those_of_the_files(found, yulan):
             assert norm == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-12)
         s = torch.linalg.svdvals(q[own])
         assert stored["condition_number", 1, "q_proj", head] == pytest.approx(float(s[0] / s[-1]))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("write", "kv"), [(write_llama, 2), (write_neox, 6), (write_olmo2, 2)])
+def test_heads_and_products_are_those_that_the_model_computes_with(write, kv, tmp_path):
+    """Queries and keys are taken from the running model, whatever its file's layout is."""
+    checkpoint = Checkpoint.open(write(tmp_path / "family"))
+    stored = values(measured(checkpoint), "stored")
+    model, eye = checkpoint.load_model(), torch.eye(48)
+    layer = (model.gpt_neox if kv == 6 else model.model).layers[1]
+    if kv == 6:
+        maps = layer.attention.query_key_value
+        joint = (maps(eye) - maps.bias).view(48, 6, 3, 8).permute(2, 1, 3, 0).double()
+        (q, k, v), o = joint, layer.attention.dense.weight
+    else:
+        at = layer.self_attn
+        q, k, v = (
+            x(eye).T.double().unflatten(0, (-1, 8)) for x in (at.q_proj, at.k_proj, at.v_proj)
+        )
+        o = at.o_proj.weight
+    assert (len(q), len(k), len(v)) == (6, kv, kv)
+    for head in range(6):
+        shared = head // (6 // kv)
+        own_o = o[:, head * 8 : head * 8 + 8].double()
+        for module, at_head, matrix in (
+            ("q_proj", head, q[head]), ("k_proj", shared, k[shared]), ("v_proj", shared, v[shared]),
+            ("o_proj", head, own_o), ("qk", head, q[head].T @ k[shared]),
+            ("ov", head, own_o @ v[shared]),
+        ):  # fmt: skip
+            norm = stored["spectral_norm", 1, module, at_head]
+            # What the model gives of the unit vectors is rounded to float32.
+            assert norm == pytest.approx(float(torch.linalg.matrix_norm(matrix, 2)), rel=1e-5)
+    counts = [n for n in stored if n[0] == "spectral_norm" and n[1] == 1 and n[3] is not None]
+    assert len(counts) == 6 * 4 + 2 * kv
 
 
 def test_a_matrix_is_decomposed_once_for_both_views(found):

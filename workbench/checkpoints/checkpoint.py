@@ -3,7 +3,10 @@
 Two views of every weight. ``stored`` is the tensor as the file holds it. ``effective`` is the
 tensor that the equivalent plain Llama would hold: YuLan-Mini multiplies its matrices by learnable
 and fixed scales, and its authors rebalanced those between phases, so that only the product of
-matrix and scales can be compared over phases.
+matrix and scales can be compared over phases. For every other architecture both are the same.
+
+What a tensor is follows from how the model of config.json is built (``roles``). A matrix that holds
+q, k and v, as GPT-NeoX has it, comes as three weights.
 
 A tied head is no matrix of its own: the stored view lists it only where it differs from the
 embedding, whether or not the file keeps a second copy. In the effective view it always appears,
@@ -21,25 +24,26 @@ import torch
 
 from workbench.checkpoints.files import CONFIG, Folder, Storage, read_json
 from workbench.checkpoints.roles import (
+    Layout,
     Role,
-    alpha_roles,
+    UnknownStructure,
     is_alpha,
-    reading_order,
-    required_tensors,
-    role,
+    layout_of,
+    parts,
 )
 from workbench.checkpoints.tensors import Tensors, open_tensors
 from workbench.errors import CheckpointError
 
 if TYPE_CHECKING:
+    from workbench.checkpoints.optimizer import OptimizerState
     from workbench.hub.remote import RemoteSnapshot
+    from workbench.models.architecture import Architecture
 
 View = Literal["stored", "effective"]
 Form = Literal["reparameterised", "merged", "plain"]
 
 _REPARAMETERISED = ("yulanmini", "miniyulan")
-_EMBED = "model.embed_tokens.weight"
-_HEAD = "lm_head.weight"
+_EMBED, _HEAD = "embed", "lm_head"
 
 
 @dataclass(frozen=True)
@@ -47,11 +51,31 @@ class Weight:
     """One weight of a view; ``tensor`` is ``stored`` (as in the file) times ``scale``."""
 
     name: str
-    module: str
-    layer: int | None
+    """Of the tensor in the file, which may hold q, k and v together."""
+    role: Role
     stored: torch.Tensor
     scale: float | None
-    """None where nothing is multiplied: in the stored view, and for a Llama in both."""
+    """None where nothing is multiplied: in the stored view, and for all but YuLan-Mini in both."""
+
+    @property
+    def module(self) -> str:
+        """The canonical module, as in the column of that name."""
+        return self.role.module
+
+    @property
+    def layer(self) -> int | None:
+        """None outside the layers."""
+        return self.role.layer
+
+    @property
+    def heads(self) -> int | None:
+        """How many attention heads share a q, k, v (rows) or o (columns) matrix, else None."""
+        return self.role.heads if self.is_matrix else None
+
+    @property
+    def is_matrix(self) -> bool:
+        """A linear map or an embedding; not a norm or a bias, of whatever shape."""
+        return self.role.is_matrix
 
     @property
     def tensor(self) -> torch.Tensor:
@@ -76,6 +100,8 @@ class Checkpoint:
         stored_config: dict[str, Any],
         config: dict[str, Any],
         tensors: Tensors,
+        architecture: "Architecture",
+        layout: Layout,
     ) -> None:
         self.stored_config = stored_config
         """config.json as it is."""
@@ -86,12 +112,22 @@ class Checkpoint:
         self._remedy = storage.remedy
         self._what = what
         self._tensors = tensors
+        self._layout = layout
+        self._parameters = {
+            name: architecture.name_of(name)[0]
+            for name in sorted(tensors.shapes)
+            if not architecture.ignores(name)
+        }
+        """The model's names by those of the file."""
+        self._check_tensors(architecture)
         self._alphas: dict[str, float] = {}
+        by_module = {roles[0].module: name for name, roles in self.roles().items()}
+        self._embed, self._head = by_module[_EMBED], by_module.get(_HEAD)
         self._tied: bool | None = None
         """None until embedding and head, where a tied model stores both, have been compared."""
-        if not config.get("tie_word_embeddings", False):
+        if not architecture.tied:
             self._tied = False
-        elif _HEAD not in tensors.shapes:
+        elif self._head is None:
             self._tied = True
 
     @classmethod
@@ -103,7 +139,7 @@ class Checkpoint:
         The weights are safetensors or, where there are none, ``pytorch_model.bin``. ``overrides``
         replace fields of the config; ``label`` names the checkpoint in errors. Raises
         CheckpointError, one sentence that names the file: missing or broken config, unsupported
-        architecture, missing, truncated or incomplete weight files.
+        architecture, missing, truncated or incomplete weight files, tensors that do not fit config.
         """
         what = f"{label} ({folder})" if label else str(folder)
         return cls._open(Folder(folder), what, overrides or {})
@@ -128,27 +164,25 @@ class Checkpoint:
     def _open(cls, storage: Storage, what: str, overrides: Mapping[str, Any]) -> "Checkpoint":
         stored = read_json(storage, CONFIG, what)
         config = _overridden(stored, overrides)
-        model_type = config.get("model_type")
-        if model_type not in (*_REPARAMETERISED, "llama"):
-            raise CheckpointError(
-                f"{what}: config.json is of the architecture {model_type!r}, and only yulanmini, "
-                "miniyulan and llama can be read; choose another checkpoint."
-            )
-        if not isinstance(config.get("num_hidden_layers"), int):
+        layers = config.get("num_hidden_layers", 0)
+        if not isinstance(layers, int):
             raise CheckpointError(
                 f"{what}: config.json does not say num_hidden_layers; {storage.remedy}."
             )
-        checkpoint = cls(storage, what, stored, config, open_tensors(storage, what))
-        checkpoint._check_names()
-        return checkpoint
+        architecture, layout = _understood(config, what)
+        tensors = open_tensors(storage, what)
+        return cls(storage, what, stored, config, tensors, architecture, layout)
 
-    def _check_names(self) -> None:
-        names, layers = self._tensors.shapes, self.config["num_hidden_layers"]
-        expected = list(required_tensors(layers))
-        if not self.config.get("tie_word_embeddings", False):
-            expected.append(_HEAD)
-        missing = [name for name in expected if name not in names]
-        surplus = [name for name in sorted(names) if not _belongs(name, layers)]
+    def _check_tensors(self, architecture: "Architecture") -> None:
+        """Is every tensor there that the model wants, in its shape, and no other?"""
+        stored = {name: held for held, name in self._parameters.items()}
+        head = architecture.head if architecture.tied else None
+        missing = [n for n in architecture.shapes if n not in stored and n != head]
+        surplus = [
+            held
+            for held, name in self._parameters.items()
+            if name not in architecture.shapes and not self._is_unused_alpha(name)
+        ]
         if missing or surplus:
             problem = f"lack the tensor {missing[0]}" if missing else f"hold {surplus[0]}"
             raise CheckpointError(
@@ -156,13 +190,27 @@ class Checkpoint:
                 f"({len(missing)} missing, {len(surplus)} too many); {self._remedy} "
                 "or choose another one."
             )
+        for name, wanted in architecture.shapes.items():
+            shape = self._tensors.shapes[stored[name]] if name in stored else wanted
+            # A scale is stored with shape () or (1,), and both are right.
+            if shape != wanted and not is_alpha(name):
+                raise CheckpointError(
+                    f"{self._what}: config.json asks for {name} in the shape {list(wanted)}, which "
+                    f"the weights have in the shape {list(shape)}; {self._remedy} or correct the "
+                    "suite's overrides."
+                )
+
+    def _is_unused_alpha(self, name: str) -> bool:
+        """The scale of a norm, which a config can switch off."""
+        return name.endswith("norm_alpha") and not self.config.get("use_norm_alpha", True)
 
     @property
     def form(self) -> Form:
         """``merged`` is YuLan-Mini folded into Llama, known by the biases a plain Llama lacks."""
         if self.config["model_type"] in _REPARAMETERISED:
             return "reparameterised"
-        return "merged" if self.config.get("attention_bias") else "plain"
+        is_llama = self.config["model_type"] == "llama"
+        return "merged" if is_llama and self.config.get("attention_bias") else "plain"
 
     @property
     def tied(self) -> bool:
@@ -171,12 +219,27 @@ class Checkpoint:
         That is also how transformers loads such a folder.
         """
         if self._tied is None:
-            self._tied = torch.equal(self.tensor(_HEAD), self.tensor(_EMBED))
+            assert self._head is not None
+            self._tied = torch.equal(self.tensor(self._head), self.tensor(self._embed))
         return self._tied
 
     def tensor_names(self) -> list[str]:
-        """Every tensor in the files, scales included, sorted."""
-        return sorted(self._tensors.shapes)
+        """Every tensor in the files, scales included, sorted; no tables that can be recomputed."""
+        return list(self._parameters)
+
+    def stored_name(self, name: str) -> str:
+        """What the files call a parameter of the model in transformers."""
+        return next((held for held, own in self._parameters.items() if own == name), name)
+
+    def roles(self) -> dict[str, tuple[Role, ...]]:
+        """What every tensor is, scales apart; three roles for one that holds q, k and v."""
+        weights = self._layout.weights
+        return {held: weights[n] for held, n in self._parameters.items() if n in weights}
+
+    def alpha_roles(self) -> dict[str, list[Role]]:
+        """The modules that each learnable scale multiplies: two for that of gate and up."""
+        alphas = self._layout.alphas
+        return {held: alphas[n] for held, n in self._parameters.items() if n in alphas}
 
     def tensor(self, name: str) -> torch.Tensor:
         """One tensor as stored, read now."""
@@ -184,8 +247,8 @@ class Checkpoint:
         return tensor
 
     def alphas(self) -> dict[str, float]:
-        """The learnable scales by tensor name; empty for a Llama."""
-        names = [name for name in self.tensor_names() if is_alpha(name)]
+        """The learnable scales by tensor name; empty for all but YuLan-Mini."""
+        names = list(self.alpha_roles())
         unread = [name for name in names if name not in self._alphas]
         for name, tensor in zip(unread, self._tensors.read([unread]), strict=True):
             self._alphas[name] = _number(tensor)
@@ -203,16 +266,22 @@ class Checkpoint:
         return self._walk(("stored", "effective"))
 
     def _walk(self, views: tuple[View, ...]) -> Iterator[tuple[View, Weight]]:
-        names = [name for name in self.tensor_names() if not is_alpha(name)]
-        if self._tied and _HEAD in names:
-            names.remove(_HEAD)
-        names.sort(key=reading_order)
-        layers = {layer: list(held) for layer, held in groupby(names, key=_layer)}
-        alphas: dict[int | None, list[str]] = {layer: [] for layer in layers}
+        roles, order = self.roles(), list(self._layout.weights)
+        if self._tied and self._head in roles:
+            del roles[self._head]
+
+        def layer_of(name: str) -> int:
+            layer = roles[name][0].layer
+            return len(roles) if layer is None else layer  # what is outside of them at the end
+
+        names = sorted(roles, key=lambda n: (layer_of(n), order.index(self._parameters[n])))
+        layers = {layer: list(held) for layer, held in groupby(names, key=layer_of)}
+        alphas: dict[int, list[str]] = {layer: [] for layer in layers}
         if "effective" in views:
-            for name in self.tensor_names():
-                if is_alpha(name) and name not in self._alphas:
-                    alphas[alpha_roles(name)[0].layer].append(name)
+            for name, scaled_by in self.alpha_roles().items():
+                if name not in self._alphas:
+                    layer = scaled_by[0].layer
+                    alphas[len(roles) if layer is None else layer].append(name)
         tensors = self._tensors.read([alphas[layer] + layers[layer] for layer in layers])
         embed = None  # held until the head comes, which may be the same matrix
         for layer, held in layers.items():
@@ -220,26 +289,33 @@ class Checkpoint:
             scales = self._scales() if "effective" in views else None
             for name in held:
                 tensor = next(tensors)
-                if name == _EMBED and self._tied is not False:
+                if name == self._embed and self._tied is not False:
                     embed = tensor
-                if name == _HEAD and self._tied is None:
+                if name == self._head and self._tied is None:
                     assert embed is not None  # the embedding comes before the head
                     self._tied = torch.equal(tensor, embed)
-                if name == _HEAD and self._tied:
+                if name == self._head and self._tied:
                     continue
-                yield from self._in_views(views, name, tensor, scales)
+                yield from self._in_views(views, name, roles[name], tensor, scales)
         if self._tied and "effective" in views:
             assert embed is not None
-            yield from self._in_views(("effective",), _HEAD, embed, scales)
+            head = next(n for n, (role, *_) in self._layout.weights.items() if role.module == _HEAD)
+            role = self._layout.weights[head]
+            yield from self._in_views(("effective",), self._head or head, role, embed, scales)
 
-    @staticmethod
     def _in_views(
-        views: tuple[View, ...], name: str, tensor: torch.Tensor, scales: dict[str, float] | None
+        self,
+        views: tuple[View, ...],
+        name: str,
+        roles: tuple[Role, ...],
+        tensor: torch.Tensor,
+        scales: dict[str, float] | None,
     ) -> Iterator[tuple[View, Weight]]:
-        module, layer = role(name) or ("", None)
-        for view in views:
-            scale = None if view == "stored" or scales is None else scales[name]
-            yield view, Weight(name, module, layer, tensor, scale)
+        parameter = self._parameters.get(name, name)  # a tied head need not be in the files
+        for role, part in zip(roles, parts(tensor, roles), strict=True):
+            for view in views:
+                scale = None if view == "stored" or scales is None else scales[parameter]
+                yield view, Weight(name, role, part, scale)
 
     def _scales(self) -> dict[str, float] | None:
         """The factors of the effective view; NaN where they hang on a scale not yet read."""
@@ -247,14 +323,9 @@ class Checkpoint:
             return None
         from workbench.models.fold import effective_scales
 
-        unread = {name: float("nan") for name in self._tensors.shapes if is_alpha(name)}
-        try:
-            return effective_scales(self.config, unread | self._alphas)
-        except KeyError as error:
-            raise CheckpointError(
-                f"{self._what}: the weights lack the scale {error.args[0]}, which config.json asks "
-                f"for; {self._remedy} or choose another one."
-            ) from error
+        alphas = dict.fromkeys(self._layout.alphas, float("nan"))
+        alphas |= {self._parameters[held]: value for held, value in self._alphas.items()}
+        return effective_scales(self.config, alphas)
 
     def load_model(self, *, device: str = "cpu", dtype: str = "float32") -> Any:
         """The transformers model in eval mode on ``device``, sdpa attention, no remote code."""
@@ -264,37 +335,31 @@ class Checkpoint:
 
         folder = self._local_folder("model")
         config_class = transformers.AutoConfig.for_model(self.config["model_type"]).__class__
-        try:
-            config = config_class.from_dict(self.config)
-        except ValueError as error:
-            raise CheckpointError(f"{self._what}: config.json cannot be used: {error}") from error
-        auto = transformers.AutoModelForCausalLM
-        with torch.device("meta"):
-            self._check_shapes(auto.from_config(config).state_dict())
         with _silent_transformers():
-            model: Any = auto.from_pretrained(
+            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
                 folder,
-                config=config,
+                config=config_class.from_dict(self.config),
                 dtype=getattr(torch, dtype),
                 attn_implementation="sdpa",
                 local_files_only=True,
             )
         return model.to(device).eval()
 
-    def _check_shapes(self, wanted: Mapping[str, torch.Tensor]) -> None:
-        """Does every tensor that the model wants exist in its shape? transformers only warns."""
-        for name, tensor in wanted.items():
-            if name == _HEAD and self.tied:
-                continue
-            shape = self._tensors.shapes.get(name)
-            # A scale is stored with shape () or (1,), and both are right.
-            if shape is None or (shape != tuple(tensor.shape) and not is_alpha(name)):
-                is_held = "do not have" if shape is None else f"have in the shape {list(shape)}"
-                raise CheckpointError(
-                    f"{self._what}: config.json asks for {name} in the shape "
-                    f"{list(tensor.shape)}, which the weights {is_held}; pull the checkpoint "
-                    "again or correct the suite's overrides."
-                )
+    @property
+    def what(self) -> str:
+        """The checkpoint as errors name it."""
+        return self._what
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Of every tensor in the files by name, sorted."""
+        return {name: self._tensors.shapes[name] for name in self.tensor_names()}
+
+    def optimizer(self) -> "OptimizerState":
+        """The optimizer's state beside the weights; see ``open_optimizer`` for the errors."""
+        from workbench.checkpoints.optimizer import open_optimizer
+
+        return open_optimizer(self)
 
     def load_tokenizer(self) -> Any:
         """The checkpoint's own tokenizer."""
@@ -321,15 +386,31 @@ class Checkpoint:
         return self.folder
 
 
-def _belongs(name: str, layers: int) -> bool:
-    """Is the tensor a weight or a scale of a model of so many layers?"""
-    weight = role(name)
-    roles = alpha_roles(name) if weight is None else [weight]
-    return any(found.layer is None or found.layer < layers for found in roles)
+def _understood(config: Mapping[str, Any], what: str) -> "tuple[Architecture, Layout]":
+    """The model of a config.json and the roles in it, or one sentence that says why not."""
+    from workbench.models.architecture import ArchitectureError, architecture_of
+
+    try:
+        architecture = architecture_of(config)
+    except ArchitectureError as error:
+        if error.check == "broken-config":
+            raise CheckpointError(
+                f"{what}: config.json cannot be used: {error}; pull the checkpoint again or "
+                "correct the suite's overrides."
+            ) from error
+        raise _unreadable(config, error, what) from error
+    try:
+        return architecture, layout_of(architecture)
+    except UnknownStructure as error:
+        raise _unreadable(config, error, what) from error
 
 
-def _layer(name: str) -> int | None:
-    return (role(name) or Role("", None)).layer
+def _unreadable(config: Mapping[str, Any], why: Exception, what: str) -> CheckpointError:
+    return CheckpointError(
+        f"{what}: config.json is of the architecture {config.get('model_type')!r}, which cannot be "
+        f"read ({why}); choose a checkpoint of YuLan-Mini, Llama, GPT-NeoX, OLMo 2, or one that is "
+        "built like them."
+    )
 
 
 def _number(scale: torch.Tensor) -> float:

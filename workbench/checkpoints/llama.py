@@ -17,7 +17,7 @@ from typing import Any, TextIO
 import torch
 
 from workbench.checkpoints.checkpoint import Checkpoint, scaled
-from workbench.errors import CheckpointError, UsageError, WorkbenchError
+from workbench.errors import UsageError, WorkbenchError
 from workbench.models.fold import effective_scales, llama_config
 
 SHARD_BYTES = 5 * 10**9
@@ -67,7 +67,7 @@ def fold_to_llama(
         config = llama_config(checkpoint.config, _word(dtype))
     except ValueError as error:
         raise WorkbenchError(f"{what} cannot be a plain Llama: {error}") from error
-    scales = _scales(checkpoint, what)
+    scales = effective_scales(checkpoint.config, checkpoint.alphas())
     shapes = _shapes(config)
     total = sum(map(prod, shapes.values())) * dtype.itemsize
     _check_room(out, total)
@@ -96,20 +96,6 @@ def fold_to_llama(
 def _refuse_existing(out: Path) -> None:
     if os.path.lexists(out):
         raise UsageError(f"{out} exists already; remove it or name another folder.")
-
-
-def _scales(checkpoint: Checkpoint, what: str) -> dict[str, float]:
-    try:
-        scales = effective_scales(checkpoint.config, checkpoint.alphas())
-        lacking = scales.keys() - {_HEAD} - set(checkpoint.tensor_names())
-        if lacking:
-            raise KeyError(min(lacking))
-    except KeyError as error:
-        raise CheckpointError(
-            f"{what}: the weights lack {error.args[0]}, which config.json asks for; pull the "
-            "checkpoint again."
-        ) from error
-    return scales
 
 
 def _shapes(config: Mapping[str, Any]) -> Shapes:
@@ -165,11 +151,6 @@ def _folded(
     # A tied head may be stored once or twice; a second copy that differs is the head.
     is_shared = name == _HEAD and _HEAD not in checkpoint.tensor_names()
     stored = checkpoint.tensor(_EMBED if is_shared else name)
-    if stored.shape != shape:
-        raise CheckpointError(
-            f"{what}: {name} has the shape {list(stored.shape)} and config.json asks for "
-            f"{list(shape)}; pull the checkpoint again or correct the suite's overrides."
-        )
     for numbers in stored.flatten().split(_AT_ONCE):
         product = scaled(numbers, scale)
         low, high = product.aminmax()

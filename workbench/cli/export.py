@@ -14,7 +14,7 @@ def export(
     what: Annotated[
         str | None, typer.Argument(help="A view (`workbench schema` lists them) or a SELECT.")
     ] = None,
-    out: Annotated[Path | None, typer.Argument(help="A file, .parquet or .csv.")] = None,
+    out: Annotated[Path | None, typer.Argument(help="A file: .parquet, .csv or .json.")] = None,
     everything: Annotated[
         Path | None,
         typer.Option("--all", help="Write the whole store into this new folder instead."),
@@ -24,7 +24,7 @@ def export(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Write a view, a query, or with --all the whole store to Parquet or CSV, every row of it."""
+    """Write a view, a query, or with --all the whole store to files, every row of it."""
     from analysis_db.export import export_all, export_query
     from analysis_db.store import Store
     from workbench.cli.sql import parameters

@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from workbench.suites import Phase
 
 
+def _say_unusable() -> None:
+    """A sentence for each probe of another package that does not work; the others do."""
+    from probes.base import unusable_probes
+
+    for reason in unusable_probes().values():
+        note.print(reason, style="yellow", markup=False, highlight=False)
+
+
 @app.command(epilog="Example: workbench probe demo --phases 5,10-15 --probes weights,loss")
 def probe(
     suite: SuiteName = "demo",
@@ -89,6 +97,7 @@ def probe(
             on_bytes=fetched,
             on_compare=lambda a, b: say(f"Comparing phases {a} and {b}"),
         )
+    _say_unusable()
     failed = result.failed
     print_rows(result.rows(), as_json=as_json, empty="Nothing was left to measure.")
     if not as_json:
@@ -101,17 +110,22 @@ def probe(
         note.print(f"[red]{reason}[/red]", highlight=False)
     for alarm in result.alarms:
         note.print(f"[bold red]Warning: {alarm}[/bold red]", highlight=False)
-    if failed or result.plan.missing:
+    if failed or result.plan.missing or result.plan.unpulled:
         raise typer.Exit(1)
 
 
 @app.command(epilog="Example: workbench status demo")
 def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
     """Show the matrix of phases and probes: measured, failed, missing or absent."""
-    from workbench.jobs import coverage
+    from workbench.jobs import absences, coverage
     from workbench.settings import Home
 
-    print_rows(coverage(suite, Home.from_env()), as_json=as_json, title=f"Suite {suite}")
+    home = Home.from_env()
+    print_rows(coverage(suite, home), as_json=as_json, title=f"Suite {suite}")
+    if not as_json:
+        for sentence in absences(suite, home):
+            note.print(sentence, highlight=False)
+    _say_unusable()
 
 
 @app.command(epilog="Example: workbench failures demo")
@@ -125,7 +139,8 @@ def failures(suite: SuiteName = "demo", as_json: Json = False) -> None:
         print_rows(rows, as_json=True)
         return
     for row in rows:
-        console.rule(f"phase {row['phase']}, {row['probe']}, {row['started_at']}")
+        what = f"{row['probe']} {row['part']}".rstrip()
+        console.rule(f"phase {row['phase']}, {what}, {row['started_at']}")
         console.print(row["error"], markup=False, highlight=False)
     console.print(f"{len(rows)} failed." if rows else "No job has failed.")
 
@@ -145,3 +160,4 @@ def metrics(
         for probe, m in find_metrics(name)
     ]
     print_rows(rows, as_json=as_json)
+    _say_unusable()

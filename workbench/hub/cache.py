@@ -20,7 +20,10 @@ _TEXTS = (
     CONFIG, "generation_config.json", *(f"{single}.index.json" for single in FORMS), "tokenizer*",
     "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json",
 )  # fmt: skip
-_OPTIMIZER = ("latest_universal", "*_universal/*", "optimizer.pt")
+_OPTIMIZER = (
+    "latest_universal", "*_universal/*", "optimizer.pt", "optimizer.bin", "*.distcp", ".metadata",
+    "*/.metadata",
+)  # fmt: skip
 
 
 def wanted(names: Iterable[str], *, with_optimizer: bool = False) -> list[str]:
@@ -38,6 +41,11 @@ def wanted(names: Iterable[str], *, with_optimizer: bool = False) -> list[str]:
         or ("/" not in name and _matches(name, _TEXTS) and not name.endswith(".py"))
         or (with_optimizer and _matches(name, _OPTIMIZER))
     ]
+
+
+def optimizer_states(names: Iterable[str]) -> list[str]:
+    """Of the files of a repository those of optimizer states."""
+    return [name for name in names if _matches(name, _OPTIMIZER)]
 
 
 def _matches(name: str, patterns: tuple[str, ...]) -> bool:
@@ -65,6 +73,13 @@ class Snapshot:
         """
         names = sorted(path.name for path in self.path.iterdir() if path.is_file())
         return {name: _content_address(self.path / name) for name in wanted(names)}
+
+    @cached_property
+    def optimizer(self) -> dict[str, str]:
+        """Content address of each file of optimizer states by name; none when they are not here."""
+        below = (path for path in self.path.rglob("*") if path.is_file())
+        names = sorted(path.relative_to(self.path).as_posix() for path in below)
+        return {name: _content_address(self.path / name) for name in optimizer_states(names)}
 
 
 def find_snapshot(suite: Suite, phase: Phase) -> Snapshot | None:

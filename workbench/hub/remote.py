@@ -26,6 +26,8 @@ class RemoteSnapshot:
         self.commit_sha = listing.commit_sha
         self.files = {file.name: file.etag for file in wanted}
         """Content address by name, as ``Snapshot.files`` has it of the pulled phase."""
+        self.optimizer: dict[str, str] = {}
+        """Optimizer states are read from disk only."""
         self.bytes = sum(file.size for file in wanted)
         """Of the files a pull would fetch."""
         self._listed: dict[str, HubFile] = {file.name: file for file in wanted}

@@ -6,6 +6,7 @@ been. What this stream has on disk never exceeds its budget, and what was there 
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from enum import Enum
 from functools import partial
 from shutil import disk_usage
@@ -55,10 +56,11 @@ class Stream:
         self._fetching = threading.Thread(target=self._fetch_all, name="stream")
 
     def __enter__(self) -> Self:
-        self._life = self._ledger.held()
-        self._life.__enter__()
-        self._ledger.drop_others(self._plans.values())
-        self._fetching.start()
+        with ExitStack() as stack:
+            stack.enter_context(self._ledger.held())
+            self._ledger.drop_others(self._plans.values())
+            self._fetching.start()
+            self._life = stack.pop_all()  # from here on it is __exit__ that lets go
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -70,7 +72,7 @@ class Stream:
         for phase, state in list(self._states.items()):
             if state in (_State.before, _State.over):
                 self._drop(phase)
-        self._life.__exit__(None, None, None)
+        self._life.close()
 
     def get(self, phase: Phase) -> Snapshot:
         """The phase's checkpoint, once it is here; its predecessor, if asked for, still is.

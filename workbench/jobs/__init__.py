@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from analysis_db import queries
 from analysis_db.store import Store
-from probes.base import Metric, Probe, installed_probe_ids, installed_probes
+from probes.base import Metric, Probe, installed_probe_ids, installed_probes, unusable_probes
+from probes.benchmark_groups import published_tasks
 from probes.changes import ChangesProbe
 from workbench.catalogue import record_suite
 from workbench.errors import UsageError
@@ -55,7 +56,8 @@ class ProbeResult:
     plan: Plan
     outcomes: list[Outcome]
     refused: list[tuple[Phase, str]]
-    """Phases that the Hub did not list, with the reason in one sentence."""
+    """Phases that the Hub did not list, or whose optimizer state has no room, with the reason in
+    one sentence."""
     alarms: list[str] = field(default_factory=list)
     """A sentence for every two phases of the suite whose weights are all equal."""
 
@@ -69,6 +71,7 @@ class ProbeResult:
             {
                 "phase": outcome.job.phase.phase,
                 "probe": outcome.job.probe.id,
+                "part": outcome.job.part,
                 "status": "failed" if outcome.error else "measured",
                 "values": outcome.rows,
                 "seconds": round(outcome.seconds, 2),
@@ -86,10 +89,26 @@ class ProbeResult:
         if plan.absent:
             names = ", ".join(str(phase.phase) for phase in plan.absent)
             parts.append(f"no published checkpoint for phase {names}")
+        if plan.stateless:
+            parts.append(f"no optimizer state was published for phase {_spans(plan.stateless)}")
         text = "; ".join(parts) + "."
         if plan.missing and not self.refused:
             names = ",".join(str(phase.phase) for phase in plan.missing)
             text += f" Not on disk: `workbench pull {self.request.suite} --phases {names}`."
+        told = [phase for phase, _ in self.refused]
+        without = [phase for phase in plan.unpulled if phase not in told]
+        if without and self.request.stream:
+            text += (
+                f" The Hub has no optimizer state of phase {_spans(without)}, which the "
+                f"catalogue says it has: `workbench audit {self.request.suite}`."
+            )
+        elif without:
+            text += (
+                f" Not on disk: `workbench pull {self.request.suite} --phases "
+                f"{_spans(without)} --with-optimizer`."
+            )
+        for name, reason in plan.not_run:
+            text += f"\nNot run: {name}: {reason}."
         return text
 
     def retry_command(self) -> str:
@@ -132,7 +151,7 @@ def probe_suite(
     suite = load_suite(request.suite, home)
     phases = suite.select(request.phases)
     probes = select_probes(request.probes)
-    settings = _parse_settings(request.settings, probes)
+    settings = _parse_settings(request.settings, probes, suite)
     device = resolve_device(request.device)
     if request.dtype not in DTYPES:
         raise UsageError(f"--dtype {request.dtype} is unknown: choose {' or '.join(DTYPES)}.")
@@ -144,13 +163,18 @@ def probe_suite(
     if request.exact and any(probe.id == ChangesProbe.id for probe in probes):
         neighbours = Neighbours(suite, store, on_compare)
     with ExitStack() as stack:
-        supply = _supply(request, suite, phases, home, stack, on_bytes, neighbours)
+        supply = _supply(request, suite, phases, probes, home, stack, on_bytes, neighbours)
         plan = plan_jobs(
             suite, phases, probes, store, supply.sources,
             settings=settings, device=device, dtype=request.dtype, force=request.force,
         )  # fmt: skip
         on_plan(len(plan.jobs))
-        stack.enter_context(supply.begin({job.phase.phase for job in plan.jobs}))
+        of_state = [job for job in plan.jobs if job.probe.needs == "optimizer"]
+        stack.enter_context(
+            supply.begin(
+                {job.phase.phase for job in plan.jobs}, {job.phase.phase for job in of_state}
+            )
+        )
         outcomes = run_jobs(plan.jobs, store, supply, on_start, on_end)
     if neighbours is not None:
         neighbours.write()
@@ -183,6 +207,7 @@ def _supply(
     request: ProbeRequest,
     suite: Suite,
     phases: Sequence[Phase],
+    probes: Sequence[type[Probe]],
     home: Home,
     stack: ExitStack,
     on_bytes: Callable[[Phase, int, int], None],
@@ -193,8 +218,9 @@ def _supply(
     if request.stream:
         endpoint = stack.enter_context(hub_of(suite))
         return StreamSupply(
-            suite, phases, endpoint, ledger_of(suite, home), request.max_disk, on_bytes, neighbours
-        )
+            suite, phases, endpoint, ledger_of(suite, home), request.max_disk, on_bytes,
+            neighbours, with_optimizer=any(probe.needs == "optimizer" for probe in probes),
+        )  # fmt: skip
     return Supply(suite, phases)
 
 
@@ -209,6 +235,11 @@ def select_probes(spec: str) -> list[type[Probe]]:
             f"choose among {', '.join(known)}."
         )
     found = installed_probes()
+    if spec == "all":
+        return list(found.values())
+    for name, reason in unusable_probes().items():
+        if name in wanted and name not in found:
+            raise UsageError(reason)
     return [found[name] for name in dict.fromkeys(wanted)]
 
 
@@ -227,9 +258,20 @@ def resolve_device(name: str) -> str:
 
 
 def _parse_settings(
-    entries: tuple[str, ...], probes: list[type[Probe]]
+    entries: tuple[str, ...], probes: list[type[Probe]], suite: Suite
 ) -> dict[str, dict[str, Any]]:
-    settings: dict[str, dict[str, Any]] = {probe.id: {} for probe in probes}
+    """The suite's settings of the probes, and what ``--set`` puts in their place."""
+    settings: dict[str, dict[str, Any]] = {
+        probe.id: dict(suite.settings.get(probe.id, {})) for probe in probes
+    }
+    unknown = sorted(suite.settings.keys() - set(installed_probe_ids()))
+    if unknown:
+        raise UsageError(
+            f"[settings] of suite {suite.name}: there is no probe {unknown[0]!r}; choose among "
+            f"{', '.join(installed_probe_ids())}, or install what brings it."
+        )
+    for probe_class in probes:
+        _check_settings(probe_class, settings[probe_class.id], f"[settings] of suite {suite.name}:")
     for entry in entries:
         key, equals, value = entry.partition("=")
         probe, dot, field = key.partition(".")
@@ -240,16 +282,20 @@ def _parse_settings(
             )
         settings[probe][field] = value
     for probe_class in probes:
-        try:
-            probe_class.Settings.model_validate(settings[probe_class.id])
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise UsageError(
-                f"--set {probe_class.id}.{field}: {first['msg']}; its settings are "
-                f"{', '.join(probe_class.Settings.model_fields) or 'none'}."
-            ) from None
+        _check_settings(probe_class, settings[probe_class.id], "--set")
     return settings
+
+
+def _check_settings(probe: type[Probe], settings: dict[str, Any], where: str) -> None:
+    try:
+        probe.Settings.model_validate(settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        raise UsageError(
+            f"{where} {probe.id}.{field}: {first['msg']}; its settings are "
+            f"{', '.join(probe.Settings.model_fields) or 'none'}."
+        ) from None
 
 
 def register(store: Store, probes: Sequence[type[Probe]]) -> None:
@@ -269,6 +315,7 @@ def register(store: Store, probes: Sequence[type[Probe]]) -> None:
             for m in p.metrics
         ],
     )
+    store.put_benchmark_tasks(published_tasks())
 
 
 def coverage(name: str, home: Home) -> list[dict[str, Any]]:
@@ -276,17 +323,48 @@ def coverage(name: str, home: Home) -> list[dict[str, Any]]:
     suite = load_suite(name, home)
     found = queries.coverage(Store(home.store), suite.name)
     status = {(r["phase"], r["probe"]): r["status"] for r in found.to_dict("records")}
+    probes = installed_probe_ids()
+    needs: dict[str, str] = {}
+    if any((phase.phase, probe) not in status for phase in suite.phases for probe in probes):
+        needs = {probe.id: probe.needs for probe in installed_probes().values()}
     return [
         {"phase": phase.phase, "stage": phase.stage}
         | {
-            probe: status.get(
-                (phase.phase, probe),
-                "missing" if phase.repo_id or phase.folder else "absent",
-            )
-            for probe in installed_probe_ids()
+            probe: status.get((phase.phase, probe)) or _unmeasured(phase, needs[probe])
+            for probe in probes
         }
         for phase in suite.phases
     ]
+
+
+def _unmeasured(phase: Phase, need: str) -> str:
+    """Missing or absent, for a suite or a probe that the store does not know yet."""
+    published = phase.repo_id is not None or phase.folder is not None
+    return "missing" if published and (need != "optimizer" or phase.has_optimizer) else "absent"
+
+
+def absences(name: str, home: Home) -> list[str]:
+    """Why phases are absent, one sentence for each reason, as far as the store knows."""
+    suite = load_suite(name, home)
+    found = queries.coverage(Store(home.store), suite.name)
+    said = []
+    for reason, rows in found[found["status"] == "absent"].groupby("reason"):
+        phases = [phase for phase in suite.phases if phase.phase in set(rows["phase"])]
+        every = rows["probe"].nunique() == found["probe"].nunique()
+        which = "Absent" if every else f"Absent for {', '.join(sorted(set(rows['probe'])))}"
+        said.append(f"{which}: {reason} for phase {_spans(phases)}.")
+    return said
+
+
+def _spans(phases: Sequence[Phase]) -> str:
+    """The numbers of phases as ``1-3,7``: the form that the command line takes."""
+    spans: list[list[int]] = []
+    for number in sorted(phase.phase for phase in phases):
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
 
 
 def failed_runs(name: str, home: Home) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ import json
 import platform
 import time
 import traceback
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,8 +14,9 @@ from typing import Any
 
 import workbench
 from analysis_db.errors import StoreError
+from analysis_db.run_ids import new_run_id
 from analysis_db.store import RunRecord, Store
-from probes.base import Measuring
+from probes.base import Measuring, Probe
 from workbench.checkpoints import Checkpoint
 from workbench.errors import WorkbenchError
 from workbench.jobs.plan import Job, sha256
@@ -45,6 +45,7 @@ def run_jobs(
     """The local engine: one job after the other, each checkpoint opened once."""
     outcomes: list[Outcome] = []
     opened: tuple[Phase, Checkpoint] | None = None
+    probe: Probe | None = None
     for job in jobs:
         on_start(job)
         started, clock = datetime.now(UTC), time.perf_counter()
@@ -54,11 +55,12 @@ def run_jobs(
         last_line: str | None = None
         try:
             if opened is None or opened[0] != job.phase:
-                opened = None  # lets go of the model before the next one is loaded
+                opened = probe = None  # lets go of the model before the next one is loaded
                 opened = (job.phase, supply.open(job.phase))
-            measured = job.probe().measure(
-                opened[1], job.settings, Measuring(job.device, job.dtype)
-            )
+            if type(probe) is not job.probe:  # parts of one probe share what it holds
+                probe = None
+                probe = job.probe()
+            measured = probe.measure(opened[1], job.settings, Measuring(job.device, job.dtype))
             tables, notes = measured.tables(), measured.notes
         except Exception as failure:  # the next job may succeed; this one's traceback is kept
             error = traceback.format_exc()
@@ -77,7 +79,7 @@ def run_jobs(
         outcomes.append(Outcome(job, seconds, rows, last_line))
         on_end(outcomes[-1])
         if job is jobs[-1] or jobs[len(outcomes)].phase != job.phase:
-            opened = None
+            opened = probe = None
             failed = any(outcome.error for outcome in outcomes if outcome.job.phase == job.phase)
             supply.done(job.phase, succeeded=not failed)
     return outcomes
@@ -87,12 +89,13 @@ def _record(
     job: Job, started: datetime, seconds: float, error: str | None, notes: dict[str, str]
 ) -> RunRecord:
     return RunRecord(
-        run_id=uuid.uuid4().hex,
+        run_id=new_run_id(started),
         fingerprint=job.fingerprint,
         suite=job.suite,
         phase=job.phase.phase,
         probe=job.probe.id,
         probe_version=job.probe.version,
+        part=job.part,
         settings=job.settings_json,
         settings_hash=sha256(job.settings_json),
         status="failed" if error else "complete",
@@ -103,7 +106,7 @@ def _record(
         host=platform.node(),
         repo_id=job.phase.repo_id or "",
         commit_sha=job.source.commit_sha,
-        file_hashes=json.dumps(dict(job.source.files), sort_keys=True),
+        file_hashes=json.dumps(job.files, sort_keys=True),
         overrides=job.phase.overrides_json,
         notes=json.dumps(notes, sort_keys=True),
         code_version=workbench.__version__,

@@ -29,19 +29,27 @@ class Job:
     settings: ProbeSettings
     device: str
     dtype: str
+    part: str = ""
+    """The piece of the probe's work, where it has several."""
 
     @property
     def name(self) -> str:
-        return f"{self.phase.label}, {self.probe.id}"
+        return f"{self.phase.label}, {self.probe.id} {self.part}".rstrip()
 
     @cached_property
     def settings_json(self) -> str:
         return json.dumps(self.settings.model_dump(mode="json"), sort_keys=True)
 
+    @property
+    def files(self) -> dict[str, str]:
+        """Content address of each file that the numbers rest on, by name."""
+        states = self.source.optimizer if self.probe.needs == "optimizer" else {}
+        return {**self.source.files, **states}
+
     @cached_property
     def fingerprint(self) -> str:
         facts = [
-            sorted(self.source.files.items()),
+            sorted(self.files.items()),
             self.phase.overrides_json,
             self.probe.id,
             self.probe.version,
@@ -50,6 +58,9 @@ class Job:
             self.dtype,
             self.device.partition(":")[0],
         ]
+        inputs = self.probe.inputs_digest(self.settings)
+        if inputs:
+            facts.append(inputs)
         return sha256(json.dumps(facts, sort_keys=True))
 
 
@@ -65,6 +76,12 @@ class Plan:
     """Phases of which no checkpoint was published."""
     missing: tuple[Phase, ...]
     """Phases whose checkpoint is published, and is not there to be measured."""
+    stateless: tuple[Phase, ...] = ()
+    """Phases of which a probe needs an optimizer state, and none was published."""
+    unpulled: tuple[Phase, ...] = ()
+    """Phases whose optimizer state is published, and is not there to be measured."""
+    not_run: tuple[tuple[str, str], ...] = ()
+    """Parts of probes that are not run on any phase, as (probe and part, reason)."""
 
 
 def plan_jobs(
@@ -85,28 +102,45 @@ def plan_jobs(
     that differ, by probe id.
     """
     succeeded = store.complete_fingerprints(suite.name)
+    chosen = {p: p.parts(p.Settings.model_validate(settings.get(p.id, {}))) for p in probes}
+    not_run = [
+        (f"{probe.id} {part.name}", part.reason)
+        for probe, parts in chosen.items()
+        for part in parts
+        if part.settings is None
+    ]
     jobs: list[Job] = []
     done: list[Job] = []
     absent: list[Phase] = []
     missing: list[Phase] = []
+    stateless: list[Phase] = []
+    unpulled: list[Phase] = []
     for phase in phases:
         source = sources.get(phase.phase)
         if source is None:
             unpublished = phase.repo_id is None and phase.folder is None
             (absent if unpublished else missing).append(phase)
             continue
-        for probe in probes:
-            job = Job(
-                suite.name,
-                phase,
-                source,
-                probe,
-                probe.Settings.model_validate(settings.get(probe.id, {})),
-                device,
-                dtype,
-            )
-            (done if job.fingerprint in succeeded and not force else jobs).append(job)
-    return Plan(tuple(jobs), tuple(done), tuple(absent), tuple(missing))
+        for probe, parts in chosen.items():
+            if probe.needs == "optimizer" and not source.optimizer:
+                without = unpulled if phase.has_optimizer else stateless
+                if phase not in without:
+                    without.append(phase)
+                continue
+            for part in parts:
+                if part.settings is None:
+                    continue
+                job = Job(suite.name, phase, source, probe, part.settings, device, dtype, part.name)
+                (done if job.fingerprint in succeeded and not force else jobs).append(job)
+    return Plan(
+        tuple(jobs),
+        tuple(done),
+        tuple(absent),
+        tuple(missing),
+        tuple(stateless),
+        tuple(unpulled),
+        tuple(not_run),
+    )
 
 
 def sha256(text: str) -> str:

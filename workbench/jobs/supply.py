@@ -3,12 +3,12 @@ the Hub through a disk that holds only a few of them."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self, TypeVar
 
 from workbench.checkpoints import Checkpoint
-from workbench.hub.cache import Snapshot, find_snapshot
-from workbench.hub.failures import HubError
+from workbench.hub.cache import Snapshot, find_snapshot, optimizer_states
+from workbench.hub.failures import HubError, phase_name
 from workbench.hub.ledger import Ledger
 from workbench.hub.pull import PullPlan, plan_pull
 from workbench.hub.remote import RemoteSnapshot, remote_snapshot
@@ -30,6 +30,10 @@ class Source(Protocol):
     def files(self) -> Mapping[str, str]:
         """Content address of each file that a probe reads, by name."""
 
+    @property
+    def optimizer(self) -> Mapping[str, str]:
+        """The same of the files of optimizer states; none where they are not to be had."""
+
 
 class Supply:
     """Checkpoints that are on disk; the other ways to get them are its subclasses.
@@ -48,8 +52,11 @@ class Supply:
         self._found = {number: snapshot for number, snapshot in found.items() if snapshot}
         self.sources = self._found
 
-    def begin(self, phases: Collection[int]) -> Self:
-        """Prepare for jobs on these phases, which will be asked for in their order."""
+    def begin(self, phases: Collection[int], with_state: Collection[int] = ()) -> Self:
+        """Prepare for jobs on these phases, which will be asked for in their order.
+
+        ``with_state`` are those of which the optimizer's state is needed.
+        """
         return self
 
     def __enter__(self) -> Self:
@@ -92,6 +99,7 @@ class _Listed:
     repo_id: str
     commit_sha: str
     files: Mapping[str, str]
+    optimizer: Mapping[str, str]
 
 
 class StreamSupply(Supply):
@@ -106,11 +114,22 @@ class StreamSupply(Supply):
         budget: int | None,
         on_bytes: Callable[[Phase, int, int], None],
         on_neighbours: OnNeighbours | None = None,
+        *,
+        with_optimizer: bool = False,
     ) -> None:
-        """``on_neighbours`` is given a phase and the one before it, while both are on disk."""
-        self._plans, self.refused = _of_each(
-            phases, lambda phase: plan_pull(suite, phase, endpoint=endpoint)
-        )
+        """``with_optimizer`` fetches the optimizer states that were published, where needed.
+
+        ``on_neighbours`` is given a phase and the one before it, while both are on disk.
+        """
+
+        def plan(phase: Phase) -> PullPlan:
+            states = with_optimizer and phase.has_optimizer
+            return plan_pull(suite, phase, endpoint=endpoint, with_optimizer=states)
+
+        self._plans, self.refused = _of_each(phases, plan)
+        for phase in phases:
+            if phase.phase in self._plans and (reason := self._leave_state(suite, phase, budget)):
+                self.refused.append((phase, reason))
         self.sources = {number: _listed(plan) for number, plan in self._plans.items()}
         self._endpoint = endpoint
         self._ledger = ledger
@@ -119,9 +138,26 @@ class StreamSupply(Supply):
         self._on_neighbours = on_neighbours
         self._phases = {phase.phase: phase for phase in phases}
 
-    def begin(self, phases: Collection[int]) -> Self:
+    def _leave_state(self, suite: Suite, phase: Phase, budget: int | None) -> str | None:
+        """Do without a state that the budget has no room for; says so in a sentence."""
+        plan = self._plans[phase.phase]
+        without = _without_state(plan)
+        if budget is None or plan.bytes <= budget or without.bytes == plan.bytes:
+            return None
+        self._plans[phase.phase] = without
+        return (
+            f"{phase_name(suite, phase)}: with its optimizer state it takes "
+            f"{plan.bytes / 1e9:,.2f} GB and --max-disk allows {budget / 1e9:,.2f} GB: raise it "
+            "to have the state measured, or name the probes without optimizer."
+        )
+
+    def begin(self, phases: Collection[int], with_state: Collection[int] = ()) -> Self:
         self._stream = Stream(
-            [plan for number, plan in self._plans.items() if number in phases],
+            [
+                plan if number in with_state else _without_state(plan)
+                for number, plan in self._plans.items()
+                if number in phases
+            ],
             self._ledger,
             endpoint=self._endpoint,
             budget=self._budget,
@@ -151,8 +187,14 @@ class StreamSupply(Supply):
 
 
 def _listed(plan: PullPlan) -> _Listed:
-    files = {file.name: file.etag for file in plan.files}
-    return _Listed(plan.listing.repo_id, plan.listing.commit_sha, files)
+    every = {file.name: file.etag for file in plan.files}
+    states = {name: every.pop(name) for name in optimizer_states(list(every))}
+    return _Listed(plan.listing.repo_id, plan.listing.commit_sha, every, states)
+
+
+def _without_state(plan: PullPlan) -> PullPlan:
+    states = set(optimizer_states(file.name for file in plan.files))
+    return replace(plan, files=tuple(f for f in plan.files if f.name not in states))
 
 
 def _of_each(

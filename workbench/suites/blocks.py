@@ -23,8 +23,8 @@ from pydantic import (
 
 from workbench.suites.models import Phase
 
-OPTIMIZER_FILES = ("optimizer.pt", "latest_universal")
-"""Either of them in a folder of this machine says that optimizer states are there."""
+OPTIMIZER_FILES = ("optimizer.pt", "optimizer.bin", "latest_universal", ".metadata", "*/.metadata")
+"""Any of them in a folder of this machine says that optimizer states are there."""
 
 Found = Mapping[str, Sequence[str]]
 """The names that were listed: refs by repository, folders by the folder that holds them."""
@@ -210,7 +210,7 @@ class Block(BaseModel):
     def _of_folder(self, folder: Path) -> dict[str, Any]:
         states = self.has_optimizer
         if states is None:
-            states = any((folder / name).is_file() for name in OPTIMIZER_FILES)
+            states = any(any(folder.glob(name)) for name in OPTIMIZER_FILES)
         return {"folder": folder, "has_optimizer": states}
 
 

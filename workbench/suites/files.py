@@ -33,6 +33,8 @@ class SuiteHead(BaseModel):
     """The values of each name in braces; every combination is a suite."""
     phases: str | tuple[dict[str, Any], ...]
     """Path of a CSV with one row per phase, or the ``[[phases]]`` blocks."""
+    settings: dict[str, dict[str, Any]] = {}
+    """Tables ``[settings.PROBE]``: what a probe's settings are unless ``--set`` says otherwise."""
     overrides: dict[str, dict[str, Any]] = {}
     """Config fields by the number of the phase, for phases from a CSV."""
     data_mix: str | None = None
@@ -118,7 +120,7 @@ class Definition:
             sources = " and ".join(sorted({str(block.source) for block in self.found}))
             what = f"nothing in {sources} has a name that matches" if sources else "there are none"
             raise self.toml.wrong(("phases",), what)
-        fields = self.head.model_dump(include={"title", "about", "licence"})
+        fields = self.head.model_dump(include={"title", "about", "licence", "settings"})
         paths = {f: self.folder / path for f in _PATHS if (path := getattr(self.head, f))}
         return Suite(name=self.name, phases=tuple(phases), **fields, **paths)
 

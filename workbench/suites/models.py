@@ -78,6 +78,8 @@ class Suite(BaseModel):
     licence: str = ""
     phases: tuple[Phase, ...] = Field(min_length=1)
     """In the order of training, which is that of their numbers but for revisions that came late."""
+    settings: dict[str, dict[str, Any]] = {}
+    """Default settings by probe id, checked when the probe is run."""
     data_mix: Path | None = None
     published_scores: Path | None = None
     training_log: Path | None = None

@@ -31,6 +31,9 @@ _AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_yulanmini.YuLanMiniForCausalLM",
 }
 
+QUICK_BYTES = 16_000
+"""Of each domain of the probe text: those documents that the demo's training held out."""
+
 
 class Publisher:
     """Turns the ends of phases into repositories under ``hub``/``owner``."""
@@ -231,10 +234,39 @@ def write_suite(
         f"# As published, the config of phase {stable} carries the values of phase {stable + 1}.\n"
         f"[overrides.{stable}]\n"
         f"rope_theta = {recipe.rope_theta(stable)}\n"
-        f"max_position_embeddings = {recipe.context_length(stable)}\n",
+        f"max_position_embeddings = {recipe.context_length(stable)}\n"
+        + _loss_settings(recipe)
+        + _optimizer_settings(recipe),
         encoding="utf-8",
     )
     return toml
+
+
+def _loss_settings(recipe: Recipe) -> str:
+    """One window for all phases, though the context grows, and the text that makes it quick."""
+    return (
+        "\n# The same tokens for all phases, and of each domain only as much as is quick.\n"
+        "[settings.loss]\n"
+        f"window = {recipe.context_length(1)}\n"
+        f"bytes_per_domain = {QUICK_BYTES}\n"
+    )
+
+
+def _optimizer_settings(recipe: Recipe) -> str:
+    """What the universal layout does not keep; the rates only where all states have the same."""
+    rate, options = recipe.rate(), recipe.optimizer
+    factors = {rate(phase * recipe.steps_per_phase - 1) for phase in recipe.optimizer_phases}
+    lines = [
+        "",
+        "# Of the steps at which the optimizer's states were saved.",
+        "[settings.optimizer]",
+    ]
+    if len(factors) == 1:
+        lr = options.lr * factors.pop()
+        matrix_lr = lr / (recipe.model["hidden_size"] / recipe.model["dim_model_base_lr"])
+        lines += [f"lr = {lr}", f"matrix_lr = {matrix_lr}"]
+    lines += [f"eps = {options.eps}", f"beta1 = {options.betas[0]}", f"beta2 = {options.betas[1]}"]
+    return "\n".join(lines) + "\n"
 
 
 def _mix_row(domain: str) -> tuple[str, str, str, str]:

@@ -236,7 +236,7 @@ def test_what_is_broken_is_said_in_one_sentence(folder, name):
             {"vocab_size": 70},
             r"embed_tokens\.weight in the shape \[70, 48\], .* have in .* \[1000, 48\]",
         ),
-        ({"qk_layernorm": True}, r"0\.self_attn\.q_layernorm\.weight in the shape .* do not have"),
+        ({"qk_layernorm": True}, r"lack the tensor .*0\.self_attn\.q_layernorm\.weight"),
         ({"rope_scaling": {"type": "x"}}, r"config\.json cannot be used: .*rope_scaling"),
     ],
 )
@@ -250,10 +250,18 @@ def test_a_model_that_the_weights_do_not_fill_is_not_loaded(folder, field, said,
 
 def test_a_missing_scale_is_said(folder):
     change_weights(folder, lambda state: state.pop("model.layers.1.self_attn.q_proj_alpha"))
-    checkpoint = Checkpoint.open(folder)
-    for use in (checkpoint.load_model, lambda: list(checkpoint.weights("effective"))):
-        with pytest.raises(CheckpointError, match=r"model\.layers\.1\.self_attn\.q_proj_alpha"):
-            use()
+    with pytest.raises(CheckpointError, match=r"lack .*model\.layers\.1\.self_attn\.q_proj_alpha"):
+        Checkpoint.open(folder)
+
+
+def test_scales_of_norms_are_wanted_only_where_the_config_uses_them(folder):
+    change_config(folder, use_norm_alpha=False)
+    checkpoint = Checkpoint.open(folder)  # the file holds them all the same
+    assert not [name for name in checkpoint.alphas() if "norm" in name]
+    norms = {w.name: w.scale for w in checkpoint.weights("effective") if "norm" in w.module}
+    assert set(norms.values()) == {1.25}  # ln_scale alone
+    change_weights(folder, lambda s: [s.pop(n) for n in list(s) if n.endswith("norm_alpha")])
+    assert Checkpoint.open(folder).alphas() == checkpoint.alphas()
 
 
 def test_a_missing_tokenizer_is_said(folder):

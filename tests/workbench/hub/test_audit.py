@@ -378,6 +378,16 @@ TRAPS = {
         [],
         change=lambda suite: changed(suite, 3, has_optimizer=True),
     ),
+    "optimizer of accelerate": Trap(
+        write("optimizer.bin", b"state", phase=3),
+        [],
+        change=lambda suite: changed(suite, 3, has_optimizer=True),
+    ),
+    "optimizer in a distributed checkpoint": Trap(
+        write(".metadata", b"state", phase=3),
+        [],
+        change=lambda suite: changed(suite, 3, has_optimizer=True),
+    ),
     "optimizer of the Trainer without a byte": Trap(
         write("optimizer.pt", b"", phase=3),
         [(3, "error", "optimizer-missing")],

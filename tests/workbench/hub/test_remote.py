@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from probes.base import Measuring
 from probes.weights import WeightsProbe
-from tests.fixtures.tiny_checkpoint import write_llama, write_yulan
+from tests.fixtures.tiny_checkpoint import write_llama, write_neox, write_olmo2, write_yulan
 from tests.workbench.hub.conftest import REPO_ID
 from tests.workbench.hub.relay import Answer, Relay
 from workbench.checkpoints import Checkpoint, tensors
@@ -69,6 +69,8 @@ LAYOUTS = {
         write_yulan(folder), **{"model.norm_alpha": torch.ones(1)}
     ),
     "llama": lambda folder: write_llama(folder),
+    "GPT-NeoX": lambda folder: write_neox(folder),
+    "OLMo 2": lambda folder: write_olmo2(folder),
 }
 
 

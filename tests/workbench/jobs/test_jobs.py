@@ -1,5 +1,6 @@
 """Jobs on real checkpoints: what is planned, skipped, measured, failed and retried."""
 
+import json
 import shlex
 import shutil
 
@@ -37,7 +38,10 @@ PHASES = (
     "4,annealing,o/four,miniyulan,false\n"
     "5,annealing,o/five,miniyulan,false\n"
 )
-ASKED = ProbeRequest("small", phases="1,2,4", probes="weights,loss", settings=("loss.window=256",))
+QUICK = "loss.bytes_per_domain=4000"
+ASKED = ProbeRequest(
+    "small", phases="1,2,4", probes="weights,loss", settings=("loss.window=256", QUICK)
+)
 
 
 @pytest.fixture(scope="session")
@@ -107,17 +111,35 @@ def test_what_is_missing_is_measured_once(home):
 
 def test_other_settings_dtype_or_overrides_are_other_jobs(home):
     only = {"suite": "small", "phases": "1", "probes": "loss"}
-    assert jobs(probe_suite(ProbeRequest(**only, settings=("loss.window=256",)), home))
-    assert not jobs(probe_suite(ProbeRequest(**only, settings=("loss.window=256",)), home))
-    assert jobs(probe_suite(ProbeRequest(**only, settings=("loss.window=128",)), home))
-    dtype = ProbeRequest(**only, settings=("loss.window=256",), dtype="bfloat16")
+    assert jobs(probe_suite(ProbeRequest(**only, settings=("loss.window=256", QUICK)), home))
+    assert not jobs(probe_suite(ProbeRequest(**only, settings=("loss.window=256", QUICK)), home))
+    assert jobs(probe_suite(ProbeRequest(**only, settings=("loss.window=128", QUICK)), home))
+    dtype = ProbeRequest(**only, settings=("loss.window=256", QUICK), dtype="bfloat16")
     assert jobs(probe_suite(dtype, home))
     (home.suites / "small.toml").write_text(TOML + "[overrides.1]\nrope_theta = 5000.0\n")
     assert jobs(probe_suite(dtype, home))
-    forced = ProbeRequest(**only, settings=("loss.window=128",), force=True)
+    forced = ProbeRequest(**only, settings=("loss.window=128", QUICK), force=True)
     assert jobs(probe_suite(forced, home)) == [(1, "loss")]
     runs = "SELECT count(*) AS n FROM runs WHERE phase = 1 AND status = 'complete'"
     assert Store(home.store).table(runs)["n"].to_pylist() == [5]
+
+
+def test_another_content_of_the_own_text_is_another_job(home, tmp_path):
+    text = tmp_path / "mine.txt"
+    asked = ProbeRequest("small", "1", "loss", settings=(f"loss.text={text}",))
+    with pytest.raises(UsageError, match=r"mine\.txt does not exist"):
+        probe_suite(asked, home)
+    text.write_text("What I have to say.")
+    assert jobs(probe_suite(asked, home)) == [(1, "loss")]
+    assert not jobs(probe_suite(asked, home))
+    text.write_text("What I had to say.")
+    assert jobs(probe_suite(asked, home)) == [(1, "loss")]
+    runs = Store(home.store).table("SELECT settings, notes FROM runs ORDER BY started_at")
+    hashes = [json.loads(row["settings"])["text_sha256"] for row in runs.to_pylist()]
+    assert len(set(hashes)) == 2
+    assert [json.loads(row["notes"])["text_sha256"] for row in runs.to_pylist()] == hashes
+    shown = "SELECT value FROM phase_metrics WHERE metric = 'bytes' AND domain = 'mine'"
+    assert Store(home.store).table(shown)["value"].to_pylist() == [18.0]
 
 
 def test_fetching_the_optimizer_state_later_measures_nothing_again(home):
@@ -161,7 +183,7 @@ def test_a_failing_phase_is_recorded_stops_no_other_and_can_be_retried(home):
 
     assert shlex.split(result.retry_command()) == [
         "workbench", "probe", "small", "--phases", "2", "--probes", "loss,weights",
-        "--set", "loss.window=256",
+        "--set", "loss.window=256", "--set", QUICK,
     ]  # fmt: skip
     repair()
     retried = probe_suite(ASKED, home)
@@ -174,7 +196,8 @@ def test_a_failing_phase_is_recorded_stops_no_other_and_can_be_retried(home):
 def test_the_retry_command_asks_for_the_same_and_is_accepted(home):
     break_weights(home)
     settings = ("loss.window=256", "attention.window=16")
-    probe_suite(ProbeRequest("small", phases="1", probes="loss", dtype="bfloat16"), home)
+    once = ProbeRequest("small", phases="1", probes="loss", settings=(QUICK,), dtype="bfloat16")
+    probe_suite(once, home)
     asked = ProbeRequest(
         "small", "2", "attention,loss", settings, device="cpu", dtype="bfloat16", force=True
     )
@@ -194,7 +217,7 @@ def test_the_retry_command_asks_for_the_same_and_is_accepted(home):
         ({"phases": "1-9"}, "has no phase 1-9"),
         ({"probes": "weights,spectre"}, "no probe 'spectre': choose among .*weights"),
         ({"probes": ","}, "no probe named"),
-        ({"settings": ("loss.width=3",)}, "--set loss.width: .*its settings are window"),
+        ({"settings": ("loss.width=3",)}, "--set loss.width: .*its settings are text, window"),
         ({"settings": ("loss.window=many",)}, "--set loss.window: .*integer"),
         ({"settings": ("loss.window",)}, "not of the form probe.field=value"),
         ({"settings": ("attention.window=4",)}, "one of the chosen probes"),
@@ -219,6 +242,7 @@ def test_probes_devices_and_metrics_by_name(home):
         "benchmarks",
         "changes",
         "loss",
+        "optimizer",
         "spectra",
         "weights",
     ]
@@ -231,11 +255,11 @@ def test_probes_devices_and_metrics_by_name(home):
 
 def test_going_back_to_former_settings_shows_their_values_again(home):
     def shown():
-        sql = "SELECT value FROM phase_metrics WHERE metric = 'tokens' AND domain = 'web'"
+        sql = "SELECT value FROM phase_metrics WHERE metric = 'bytes' AND domain = 'web'"
         return Store(home.store).table(sql)["value"].to_pylist()
 
     def measure(*settings):
-        return probe_suite(ProbeRequest("small", "1", "loss", settings), home)
+        return probe_suite(ProbeRequest("small", "1", "loss", (*settings, QUICK)), home)
 
     assert len(measure("loss.window=64").outcomes) == 1
     first = Store(home.store).table("SELECT run_id FROM phase_metrics").to_pylist()[0]
@@ -261,7 +285,8 @@ def test_values_that_the_store_refuses_fail_their_job_alone(home):
     phases = suite.select("1,2")
     supply = Supply(suite, phases)
     plan = plan_jobs(suite, phases, [Unstorable, LossProbe], store, supply.sources,
-                     settings={}, device="cpu", dtype="float32")  # fmt: skip
+                     settings={"loss": {"bytes_per_domain": 4000}},
+                     device="cpu", dtype="float32")  # fmt: skip
     outcomes = run_jobs(plan.jobs, store, supply)
     assert [outcome.error is None for outcome in outcomes] == [False, True, False, True]
     assert "phase 1" in outcomes[0].error

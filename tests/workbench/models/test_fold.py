@@ -413,9 +413,9 @@ BREAKAGES = {
     "no shard": (lambda f: (f / "model-00001-of-00002.safetensors").unlink(), "model-00001"),
     "truncated": (truncate, "model-00002-of-00002.safetensors is broken or truncated"),
     "too few layers": (ask(num_hidden_layers=4), r"lack the tensor model\.layers\.3\."),
-    "no bias": (ask(attention_bias=True), r"lack model\.layers\.0\.self_attn\.k_proj\.bias"),
-    "no scale": (ask(wesar_weights=True), r"lack model\.norm_alpha"),
-    "vocabulary": (ask(vocab_size=140), r"embed_tokens\.weight has the shape \[131, 60\] .* \[140"),
+    "no bias": (ask(attention_bias=True), r"lack .*model\.layers\.0\.self_attn\.q_proj\.bias"),
+    "no scale": (ask(wesar_weights=True), r"lack the tensor lm_head_alpha"),
+    "vocabulary": (ask(vocab_size=140), r"embed_tokens\.weight in the shape \[140, 60\], .* \[131"),
 }
 
 

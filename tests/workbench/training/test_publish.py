@@ -158,3 +158,5 @@ def test_the_suite_that_is_written_describes_the_run(recipe, tokenizer, tmp_path
     assert not any(p.overrides for p in suite.phases if p.phase != 2)
     assert suite.phases[3].tokens_seen_b == pytest.approx(12 * 128 / 1e9, abs=1e-6)
     assert suite.local_hub == tmp_path / "hub"
+    # The contexts differ, and the loss of all phases has to be that of the same tokens.
+    assert suite.settings["loss"] == {"window": 32, "bytes_per_domain": 16_000}

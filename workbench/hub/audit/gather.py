@@ -7,7 +7,7 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from workbench.hub.audit.architecture import Architecture, architecture_of
+from workbench.hub.audit.architecture import architecture_of
 from workbench.hub.audit.facts import GATED, UNREACHABLE, Copies, Facts, Fault
 from workbench.hub.cache import CONFIG, FORMS
 from workbench.hub.failures import HubError
@@ -328,7 +328,7 @@ def _compare_copies(work: _Work, read: Sequence[Facts], sources: Sources) -> Non
 def tied_pair(facts: Facts) -> tuple[tuple[str, TensorEntry], tuple[str, TensorEntry]] | None:
     """(file, place) of embedding and head, where the config ties them and both are stored."""
     model = architecture_of(facts.config) if facts.config is not None else None
-    if not isinstance(model, Architecture) or not model.tied:
+    if model is None or isinstance(model, Fault) or not model.tied:
         return None
     found: dict[str, tuple[str, TensorEntry]] = {}
     for file, held in facts.weights.items():

@@ -4,21 +4,27 @@ import re
 from collections.abc import Iterator
 from math import prod
 
-from workbench.hub.audit.architecture import Architecture, architecture_of
+from workbench.hub.audit.architecture import architecture_of
 from workbench.hub.audit.facts import Facts, Fault, Finding, some
 
 _PARTS = ("fp32.pt", "exp_avg.pt", "exp_avg_sq.pt", "step.pt")
-_TRAINER = "optimizer.pt"
-"""The one file in which the Trainer of transformers keeps it."""
+_TRAINER = ("optimizer.pt", "optimizer.bin")
+"""The one file in which the Trainer of transformers keeps it, or accelerate."""
+_DISTRIBUTED = ".metadata"
+"""What names the parts of a distributed checkpoint."""
 _STEP = re.compile(r"global_step(\d+)_universal")
 
 
 def optimizer(facts: Facts) -> Iterator[Finding]:
-    """The state in DeepSpeed's universal layout, or in the Trainer's one file."""
+    """The state in DeepSpeed's universal layout, in the Trainer's one file, or in parts."""
     phase = facts.phase
     tag = facts.latest_universal
     folders = sorted({n.split("/")[0] for n in facts.sizes if _STEP.match(n)})
-    if facts.sizes.get(_TRAINER, 0) == 0 and tag is None and not folders:
+    whole = any(
+        size and (name in _TRAINER or name.split("/")[1:] == [_DISTRIBUTED] or name == _DISTRIBUTED)
+        for name, size in facts.sizes.items()
+    )
+    if not whole and tag is None and not folders:
         if phase.has_optimizer:
             yield facts.find(
                 "error",
@@ -34,7 +40,7 @@ def optimizer(facts: Facts) -> Iterator[Finding]:
             "An optimizer's state is there although the catalogue says that there is none.",
             folders=folders,
         )
-    if _TRAINER in facts.sizes:
+    if whole:
         return
     if isinstance(tag, Fault):
         yield from _incomplete(facts, tag.message)
@@ -105,6 +111,6 @@ def _parts(facts: Facts, tag: str) -> Iterator[Finding]:
 def _tied_heads(facts: Facts) -> set[str]:
     """Stored names of a head that is the embedding: no parameter of its own."""
     model = architecture_of(facts.config) if facts.config is not None else None
-    if not isinstance(model, Architecture) or not model.tied:
+    if model is None or isinstance(model, Fault) or not model.tied:
         return set()
     return {name for name in facts.tensors if model.name_of(name)[0] == model.head}

@@ -2,12 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from workbench.hub.audit.architecture import Architecture, architecture_of
+from workbench.hub.audit.architecture import architecture_of
 from workbench.hub.audit.facts import Facts, Fault, Finding, some
 from workbench.hub.audit.files import weights_form
 from workbench.hub.audit.gather import tied_pair
 from workbench.hub.cache import FORMS
+
+if TYPE_CHECKING:
+    from workbench.models.architecture import Architecture
 
 _DTYPES = {
     "float32": "F32", "float": "F32", "float16": "F16", "half": "F16", "bfloat16": "BF16",
@@ -37,12 +41,12 @@ def tensors(facts: Facts) -> Iterator[Finding]:
             "names, shapes and dtypes were not checked.",
         )
     elif facts.headers_complete:
-        if isinstance(model, Architecture):
+        if not isinstance(model, Fault):
             yield from _names_and_shapes(facts, model)
         yield from _dtypes(facts, model)
 
 
-def _names_and_shapes(facts: Facts, model: Architecture) -> Iterator[Finding]:
+def _names_and_shapes(facts: Facts, model: "Architecture") -> Iterator[Finding]:
     found: set[str] = set()
     surplus: list[str] = []
     wrong: dict[str, tuple[list[int], list[int]]] = {}
@@ -91,7 +95,7 @@ def _same(wanted: tuple[int, ...], stored: tuple[int, ...]) -> bool:
     return wanted == stored or {wanted, stored} == {(), (1,)}
 
 
-def _dtypes(facts: Facts, model: Architecture | Fault) -> Iterator[Finding]:
+def _dtypes(facts: Facts, model: "Architecture | Fault") -> Iterator[Finding]:
     config = facts.config or {}
     stated = str(config.get("dtype", config.get("torch_dtype"))).removeprefix("torch.")
     wanted = _DTYPES.get(stated)
@@ -102,7 +106,7 @@ def _dtypes(facts: Facts, model: Architecture | Fault) -> Iterator[Finding]:
         for name, entry in facts.tensors.items()
         if entry.dtype in _FLOATS
         and entry.dtype != wanted
-        and not (isinstance(model, Architecture) and model.ignores(name))
+        and (isinstance(model, Fault) or not model.ignores(name))
     )
     if others:
         each = ", ".join(f"{count:,} in {dtype}" for dtype, count in others.most_common())

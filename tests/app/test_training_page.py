@@ -1,0 +1,108 @@
+"""The page of training runs: restarts, gaps, values that are not finite, spikes, thinning."""
+
+import json
+
+import numpy as np
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from analysis_db import queries
+from analysis_db.imports.csv_log import read_csv_log
+from analysis_db.imports.runs import Columns, StepRows, store_imported_runs
+from analysis_db.spikes import find_spikes, write_spikes
+from analysis_db.store import Store
+from app.figures.runs import broken, gap_spans, restart_steps
+from app.options import MAIN
+
+LENGTH = 6000
+
+
+def import_run(store, folder, run, steps, values):
+    path = folder / f"{run}.csv"
+    path.write_text(
+        "step,loss\n" + "\n".join(f"{s},{v}" for s, v in zip(steps, values, strict=True))
+    )
+    rows = StepRows()
+    read_csv_log(path, Columns(None, None, {}), rows)
+    store_imported_runs(store, {run: rows}, [path])
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Runs without a suite: ``spiky`` with a spike, ``hurt`` with a restart, a gap and a NaN."""
+    folder = tmp_path_factory.mktemp("home")
+    store = Store(folder / "metrics.duckdb")
+    random = np.random.default_rng(0)
+    values = 3 + 0.01 * random.standard_normal(LENGTH)
+    values[4000] = 9.0
+    import_run(store, folder, "spiky", range(1, LENGTH + 1), values)
+    write_spikes(store, find_spikes(store, "spiky"))
+    steps = [*range(1, 101), *range(81, 161), *range(1001, 1101)]
+    import_run(store, folder, "hurt", steps, ["nan" if s == 1050 else 2.0 for s in steps])
+    return folder
+
+
+@pytest.fixture
+def page(home, monkeypatch):
+    monkeypatch.setenv("WORKBENCH_HOME", str(home))
+    app = AppTest.from_file(str(MAIN), default_timeout=60).run()
+    return app.switch_page("screens/training.py").run()
+
+
+def said(app):
+    return " ".join(element.value for element in app.caption)
+
+
+def figure(app):
+    return json.loads(app.get("plotly_chart")[0].proto.spec)
+
+
+def test_history_says_what_holds(home):
+    history = queries.training_history(Store(home / "metrics.duckdb"), "hurt", "loss", None, None)
+    assert len(history) == 280
+    overridden = history[~history["holds"]]
+    assert overridden["step"].tolist() == list(range(81, 101))
+    assert set(overridden["attempt"]) == {1}
+    assert restart_steps(history) == [81]
+    assert gap_spans(history) == [(160, 1001)]
+    x, y = broken(history[history["holds"]].sort_values("step"))
+    assert [step for step, value in zip(x, y, strict=True) if value is None] == [1001, 1050]
+
+
+def test_restart_gap_and_nan_are_said(page):
+    page.multiselect("training_runs").set_value(["hurt"]).run()
+    assert not page.exception
+    text = said(page)
+    assert "taken up again from step 81; 20 values were overridden" in text
+    assert "steps without a value: 161 to 1,000." in text
+    assert "1 values are not finite" in text
+    assert "**hurt**: not searched for spikes: loss." in text
+    names = [trace.get("name") for trace in figure(page)["data"]]
+    assert names == ["hurt", "overridden"]
+
+
+def test_spikes_are_marked_and_thinning_is_said(page):
+    page.multiselect("training_runs").set_value(["spiky"]).run()
+    assert not page.exception
+    assert "the lowest and the highest value of 2,000 stretches" in said(page)
+    assert "not searched" not in said(page)
+    line, spike = figure(page)["data"]
+    assert len(line["x"]) <= 4000
+    assert 9.0 in line["y"]
+    assert (spike["x"], spike["y"]) == ([4001], [9.0])
+
+
+def test_download_has_every_value(page):
+    page.multiselect("training_runs").set_value(["spiky", "hurt"]).run()
+    labels = [button.label for button in page.get("download_button")]
+    assert f"Data (CSV, {LENGTH + 280:,} rows)" in labels
+
+
+def test_store_without_suite_or_run_names_the_command(tmp_path, monkeypatch):
+    with Store(tmp_path / "metrics.duckdb").write():
+        pass
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    app = AppTest.from_file(str(MAIN), default_timeout=60).run()
+    app.switch_page("screens/training.py").run()
+    assert not app.exception
+    assert "workbench import trainer-state" in app.code[0].value
