@@ -102,8 +102,9 @@ def speed(megabytes: int, runs: int, threads: int) -> None:
         memory, kept = taken["sketch"][0][1:]
         print(
             f"{size / 1e9:.2f} GB bf16, {threads} threads, median of {runs}: "
-            f"cold read {read:.2f} s ({size / read / 1e9:.2f} GB/s), sketch {sketch:.2f} s ({size / sketch / 1e9:.2f} "
-            f"GB/s), ratio {sketch / read:.2f}; resident {memory:.2f} GB; sketches {kept:.2f} MB"
+            f"cold read {read:.2f} s ({size / read / 1e9:.2f} GB/s), "
+            f"sketch {sketch:.2f} s ({size / sketch / 1e9:.2f} GB/s), ratio {sketch / read:.2f}; "
+            f"resident {memory:.2f} GB; sketches {kept:.2f} MB"
         )
 
 
