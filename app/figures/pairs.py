@@ -115,21 +115,21 @@ def change_line(
     value = axis.spread(frame)
     bound = axis.spread(frame, "error_bound")
     rows = {row.phase: row for row in rows_of(frame)}
-    for side, fill in ((1, None), (-1, "tonexty")):
+    for part in _unbroken(axis.x, value):
+        # A polygon a stretch: a band between two lines would be filled across the gaps.
+        edges = [(axis.x[i], value[i], bound[i] or 0.0) for i in part]
+        there = [(x, v + e) for x, v, e in edges if v is not None]
+        back = [(x, v - e) for x, v, e in reversed(edges) if v is not None]
         fig.add_trace(
             go.Scatter(
-                x=axis.x,
-                y=[
-                    None if v is None else v + side * (b or 0)
-                    for v, b in zip(value, bound, strict=True)
-                ],
+                x=[x for x, _ in there + back],
+                y=[y for _, y in there + back],
                 mode="lines",
                 line={"width": 0},
-                fill=fill,
+                fill="toself",
                 fillcolor="rgba(0,114,178,0.2)",
                 hoverinfo="skip",
                 showlegend=False,
-                connectgaps=False,
             )
         )
     shown = [rows.get(phase) for phase in axis.phases]
@@ -156,3 +156,16 @@ def change_line(
     fig.update_yaxes(title={"text": with_unit(name, unit)})
     draw_axis(fig, axis)
     return fig
+
+
+def _unbroken(x: list[float | None], y: list[float | None]) -> list[list[int]]:
+    """The stretches of neighbouring places that have a value."""
+    found: list[list[int]] = []
+    for i, point in enumerate(zip(x, y, strict=True)):
+        if None in point:
+            continue
+        if found and found[-1][-1] == i - 1:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found

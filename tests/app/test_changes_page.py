@@ -40,11 +40,15 @@ def test_the_line_breaks_at_gaps_and_says_since_when(frame, axis):
     line = neighbours(frame)
     assert dict(zip(line["phase"], line["phase_a"], strict=True))[13] == 11
     fig = change_line(line, axis, name="relative_change", unit="", title="t")
-    top, bottom, drawn = fig.data
+    *bands, drawn = fig.data
     at = {phase: i for i, phase in enumerate(axis.phases)}
     assert drawn.y[at[MISSING]] is None
     assert drawn.y[at[1]] is None
-    assert bottom.y[at[9]] < drawn.y[at[9]] < top.y[at[9]]
+    around = [y for band in bands for x, y in zip(band.x, band.y, strict=True) if x == 9]
+    assert min(around) < drawn.y[at[9]] < max(around)
+    gaps = {1, 5, MISSING, ABSENT}
+    for band in bands:  # none reaches over a gap
+        assert not gaps & set(range(int(min(band.x)), int(max(band.x)) + 1))
     assert drawn.marker.symbol[at[21]] == "circle"
     assert drawn.marker.symbol[at[9]] == "circle-open"
     assert "since phase 11" in drawn.text[at[13]]
