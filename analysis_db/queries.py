@@ -451,9 +451,14 @@ def totals(store: Store, suite: str) -> dict[str, Any]:
 
 
 def pair_choices(store: Store, suite: str) -> pd.DataFrame:
-    """metric, module, layer of everything that was compared between phases of a suite."""
+    """metric, module, layer of all that was compared; and the metric's formula, unit, source."""
     return store.frame(
-        "SELECT DISTINCT metric, module, layer FROM pair_metrics WHERE suite = $suite ORDER BY ALL",
+        """
+        SELECT c.*, m.formula, coalesce(m.unit, '') AS unit, m.source
+        FROM (SELECT DISTINCT metric, module, layer FROM pair_metrics WHERE suite = $suite) c
+        LEFT JOIN metrics m ON m.metric = c.metric AND m.probe = 'changes'
+        ORDER BY ALL
+        """,
         {"suite": suite},
     )
 

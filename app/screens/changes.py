@@ -59,11 +59,9 @@ def page() -> None:
         )
     frame = load("pair_values", name, metric, module, layer)
     where = module if layer is None else f"{module}, layer {layer}"
-    metrics = load("metrics")
-    row = metrics[metrics["metric"] == metric]
-    unit = "" if row.empty else str(row.iloc[0]["unit"] or "")
-    if not row.empty:
-        st.markdown(definition(row.iloc[0]))
+    about = of_metric.iloc[0]
+    unit = str(about["unit"])
+    st.markdown(definition(about))
     axis = pairs_axis(name, frame, "phase")
     slug = f"{name}-{metric}-{where}"
     fig = pair_matrix(

@@ -26,6 +26,7 @@ PAGES = (
     "",
     "training",
     "weights",
+    "changes",
     "activations",
     "loss",
     "benchmarks",

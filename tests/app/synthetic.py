@@ -10,12 +10,14 @@ import math
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from analysis_db.imports.tables import import_data_mix, import_published_scores
 from analysis_db.imports.training_log import import_training_log
+from analysis_db.pairs import update_weights
 from analysis_db.store import RunRecord, Store, insert
-from probes.base import MEASUREMENTS
+from probes.base import MEASUREMENTS, Measurements
 
 SUITE, ABSENT, MISSING, FAILED, NO_STEP = "small", 26, 12, 9, 14
 LAYERS, STEPS, TOKENS_PER_STEP = 6, 20, 2048
@@ -41,6 +43,7 @@ FORMULAS = [
     ("activations", "median_abs", "median of |x|", ""),
     ("activations", "residual_growth", "variance_mean(last) / variance_mean(first)", ""),
     ("attention", "max_logit", "max over visible pairs of scale * q.k", ""),
+    ("changes", "relative_change", "|W_b - W_a|_F / |W_a|_F", ""),
     ("loss", "nll", "nll_sum / tokens", "nats/token"),
     ("loss", "bits_per_byte", "nll_sum / (ln 2 * bytes)", "bits/byte"),
 ]
@@ -81,10 +84,31 @@ def build(folder: Path) -> Store:
         for probe, found in tables.items():
             failed = probe == "loss" and phase == FAILED
             store.write_run(_run(phase, probe, failed), {} if failed else found)
+    _changes(store)
     _import_facts(store, folder)
     _benchmark_tasks(store)
     _audit(store)
     return store
+
+
+def _changes(store: Store) -> None:
+    """Sketches of a random walk; phase 21 is phase 20 once more, phase 5 has another width."""
+    random = np.random.default_rng(0)
+    walk = {layer: random.standard_normal(64) for layer in range(LAYERS)}
+    for phase in range(1, 28):
+        if phase in (ABSENT, MISSING):
+            continue
+        found = Measurements()
+        for layer in walk:
+            if phase != 21:
+                walk[layer] = walk[layer] + 0.1 * random.standard_normal(64)
+            values = walk[layer][: 32 if phase == 5 else 64]
+            found.add_sketch(
+                "weight", values, view="effective", layer=layer, module="q_proj", n=1000,
+                norm=float(np.linalg.norm(values)), digest=str(values.sum()),
+            )  # fmt: skip
+        store.write_run(_run(phase, "changes", False), found.tables())
+    update_weights(store, SUITE, code_version="0")
 
 
 def _benchmark_tasks(store: Store) -> None:

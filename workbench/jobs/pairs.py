@@ -56,7 +56,7 @@ class Neighbours:
         """Store what was found of pairs of which both phases have been measured by now."""
         if not self._found:
             return
-        runs = {r.phase: r for r in pairs.sketch_runs(self.store, self.suite.name, pairs.WEIGHT)}
+        runs = _runs(self.store, self.suite)
         for a, b in [ab for ab in self._found if ab[0] in runs and ab[1] in runs]:
             changes = self._found.pop((a, b))
             _write(self.store, self.suite, PairToDo(runs[a], runs[b]), changes)
@@ -83,6 +83,10 @@ def compare_phases(
     pairs.update_weights(store, suite.name, code_version=version)
     pairs.update_activations(store, suite.name, code_version=version)
     return pairs.identity_alarms(store, suite.name)
+
+
+def _runs(store: Store, suite: Suite) -> dict[int, SketchRun]:
+    return {run.phase: run for run in pairs.sketch_runs(store, suite.name, pairs.WEIGHT)}
 
 
 def _neighbours_to_do(suite: Suite, store: Store) -> Iterator[PairToDo]:
@@ -136,14 +140,17 @@ def compare_two(
             f"Phase {numbers} is not on disk, and an exact comparison needs both: "
             f"`workbench pull {name} --phases {numbers}`."
         )
-    both = ",".join(map(str, chosen))
-    result = probe_suite(ProbeRequest(name, both, "changes", exact=False), home)
-    if result.failed:
-        raise WorkbenchError(
-            f"{result.failed[0].job.name} failed ({result.failed[0].error}): nothing was compared."
-        )
     store = Store(home.store)
-    runs = {run.phase: run for run in pairs.sketch_runs(store, suite.name, pairs.WEIGHT)}
+    runs = _runs(store, suite) if home.store.exists() else {}
+    # Those measured already stay as they are, whatever settings they were measured with.
+    unmeasured = [n for n in chosen if n not in runs or _find(suite, runs[n]) is None]
+    if unmeasured:
+        numbers = ",".join(map(str, unmeasured))
+        result = probe_suite(ProbeRequest(name, numbers, "changes", exact=False), home)
+        if result.failed:
+            job, error = result.failed[0].job, result.failed[0].error
+            raise WorkbenchError(f"{job.name} failed ({error}): nothing was compared.")
+        runs = _runs(store, suite)
     pair = PairToDo(*(runs[number] for number in chosen))
     opened = [_on_disk(suite, run) for run in pair]
     if opened[0] is None or opened[1] is None:
