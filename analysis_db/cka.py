@@ -6,10 +6,15 @@ Gaussians at n = d) and is not used. Kornblith et al. 2019 (CKA), Song et al. 20
 Legend: n tokens; gram_NN = X X^T for activations X_ND; a trailing P counts phases.
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 SHUFFLES = 100
 SEED = 20241217
+AT_A_TIME = 2**23
+"""Elements of shuffled matrices that are in memory at once."""
 
 
 def gram_from_triangle(values: np.ndarray, n: int) -> np.ndarray:
@@ -39,37 +44,39 @@ def unbiased_cka(gram_a_NN: np.ndarray, gram_b_NN: np.ndarray) -> float | None:
 
     None where an HSIC1 of a matrix with itself is 0: all tokens are alike there.
     """
-    (value,) = cka_matrix([gram_a_NN], [gram_b_NN]).reshape(-1)
-    return None if np.isnan(value) else float(value)
+    first, second = directions([gram_a_NN, gram_b_NN])
+    value = float(first @ second)
+    return None if np.isnan(value) else value
 
 
-def cka_matrix(grams_a: list[np.ndarray], grams_b: list[np.ndarray]) -> np.ndarray:
-    """CKA of each of the first with each of the second; NaN where it does not exist."""
-    return _unit(grams_a) @ _unit(grams_b).T
+def directions(grams: Sequence[np.ndarray]) -> np.ndarray:
+    """The centred matrices as rows of length 1: the product of two is their CKA.
 
-
-def shuffled(
-    grams_a: list[np.ndarray], grams_b: list[np.ndarray], *, shuffles: int = SHUFFLES
-) -> np.ndarray:
-    """CKA with the tokens of the first shuffled, what it would be by chance; shuffles first."""
-    n = len(grams_a[0])
-    random = np.random.default_rng(SEED)
-    # float32 is enough: the spread of the null is of the order 1/n.
-    first = _unit(grams_a).astype(np.float32).reshape(-1, n, n)
-    second = _unit(grams_b).astype(np.float32)
-    found = np.empty((shuffles, len(first), len(second)))
-    for i in range(shuffles):
-        order = random.permutation(n)
-        turned = first[:, order[:, None], order].reshape(len(first), -1)
-        found[i] = turned @ second.T
-    return found
-
-
-def _unit(grams: list[np.ndarray]) -> np.ndarray:
-    """The centred matrices as rows of length 1; NaN where there is nothing but rounding."""
+    NaN where there is nothing but rounding.
+    """
     rows = np.stack([centred(gram).reshape(-1) for gram in grams])
     lengths = np.linalg.norm(rows, axis=1)
     sizes = np.array([np.linalg.norm(gram) for gram in grams])
     # The Gram matrices are stored in float32: what is below its rounding is no direction.
     lengths[lengths <= 1e-6 * sizes] = np.nan
     return rows / lengths[:, None]
+
+
+def shuffled(one_K: np.ndarray, others_PK: np.ndarray, *, shuffles: int = SHUFFLES) -> np.ndarray:
+    """CKA of one with each of the others, the one's tokens shuffled: what it is by chance.
+
+    All are ``directions``, K = n^2. Shuffles first.
+    """
+    n = math.isqrt(len(one_K))
+    random = np.random.default_rng(SEED)
+    orders = np.stack([random.permutation(n) for _ in range(shuffles)])
+    # float32 is enough: the spread of the null is of the order 1/n.
+    one_NN = one_K.astype(np.float32).reshape(n, n)
+    others = others_PK.astype(np.float32).T
+    step = max(1, AT_A_TIME // n**2)
+    found = []
+    for start in range(0, shuffles, step):
+        order = orders[start : start + step]
+        turned = one_NN[order[:, :, None], order[:, None, :]].reshape(len(order), -1)
+        found.append(turned @ others)
+    return np.concatenate(found)

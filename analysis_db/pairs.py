@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from analysis_db.cka import cka_matrix, gram_from_triangle, shuffled
+from analysis_db.cka import directions, gram_from_triangle, shuffled
 from analysis_db.pair_values import (
     PAIR_ROWS,
     ExactChange,
@@ -45,6 +45,7 @@ class SketchRun:
     """JSON, as are overrides."""
     overrides: str
     token_set: str | None
+    """Hash of the tokens that Gram matrices are of."""
 
 
 class PairToDo(NamedTuple):
@@ -56,7 +57,8 @@ def sketch_runs(store: Store, suite: str, kind: str) -> list[SketchRun]:
     """The runs that hold sketches of a kind, by phase."""
     rows = store.table(
         "SELECT run_id, phase, probe, fingerprint, started_at, file_hashes, overrides, "
-        "json_extract_string(notes, '$.token_set_sha256') AS token_set "
+        "coalesce(json_extract_string(notes, '$.sampled_token_set_sha256'), "
+        "json_extract_string(notes, '$.token_set_sha256')) AS token_set "
         "FROM data.newest_run SEMI JOIN (SELECT run_id FROM data.sketch WHERE kind = $kind) "
         "USING (run_id) WHERE suite = $suite ORDER BY phase",
         {"suite": suite, "kind": kind},
@@ -241,13 +243,11 @@ def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> lis
             "module": module, "layer": layer,
         },
     )  # fmt: skip
-    grams = {
-        run_id: gram_from_triangle(values.values.to_numpy(), n)
-        for run_id, values, n in zip(
-            rows["run_id"].to_pylist(), rows["values"], rows["n"].to_pylist(), strict=True
-        )
-    }
-    open_pairs = {ids for ids in asked if all(run_id in grams for run_id in ids)}
+    run_ids, sizes = rows["run_id"].to_pylist(), rows["n"].to_pylist()
+    triangles = zip(rows["values"], sizes, strict=True)
+    grams = [gram_from_triangle(values.values.to_numpy(), n) for values, n in triangles]
+    units = {run_id: unit for n in set(sizes) for run_id, unit in _directions_of(n, run_ids, grams)}
+    open_pairs = {ids for ids in asked if all(run_id in units for run_id in ids)}
     tables = []
     while open_pairs:
         # The run that most pairs are waiting for, with all its partners at once.
@@ -255,10 +255,10 @@ def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> lis
         centre = max(sorted(set(waiting)), key=waiting.count)
         mine = sorted(ids for ids in open_pairs if centre in ids)
         open_pairs -= set(mine)
-        partners = [grams[b if a == centre else a] for a, b in mine]
-        null = shuffled([grams[centre]], partners)[:, 0]
+        partners = np.stack([units[b if a == centre else a] for a, b in mine])
+        null = shuffled(units[centre], partners)
         found = {
-            "cka": cka_matrix([grams[centre]], partners)[0],
+            "cka": partners @ units[centre],
             "cka_null": null.mean(0),
             "cka_null_95": np.percentile(null, 95, axis=0),
         }
@@ -278,6 +278,15 @@ def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> lis
                 )
             )  # fmt: skip
     return tables
+
+
+def _directions_of(
+    n: int, run_ids: list[str], grams: list[np.ndarray]
+) -> list[tuple[str, np.ndarray]]:
+    """Run and direction of each matrix of n tokens."""
+    chosen = [i for i, gram in enumerate(grams) if len(gram) == n]
+    units = directions([grams[i] for i in chosen])
+    return [(run_ids[i], unit) for i, unit in zip(chosen, units, strict=True)]
 
 
 def identity_alarms(store: Store, suite: str) -> list[str]:

@@ -247,11 +247,12 @@ def grams(seed, shift, n=24, layers=2):
 
 def test_cka_of_phases_on_the_same_tokens(store):
     for phase, token_set in ((1, "t"), (2, "t"), (3, "other")):
-        notes = json.dumps({"token_set_sha256": token_set})
+        # The same text in all three; of the last one other tokens were kept.
+        notes = json.dumps({"token_set_sha256": "x", "sampled_token_set_sha256": token_set})
         started = datetime(2026, 11, 24, tzinfo=UTC) + timedelta(minutes=phase)
         record = run(f"act {phase}", phase=phase, probe="activations", notes=notes,
                      started_at=started)  # fmt: skip
-        store.write_run(record, grams(phase, 0.3))
+        store.write_run(record, grams(phase, 0.3, n=24 if phase < 3 else 20))
     assert pairs.update_activations(store, "s", code_version="1") == 3
     assert pairs.update_activations(store, "s", code_version="1") == 0
     rows = store.table("SELECT DISTINCT phase_a, phase_b FROM pair_metrics").to_pylist()
