@@ -179,3 +179,21 @@ def test_norms_are_those_of_float64(tmp_path):
     one, two = (next(iter(c.weights("effective"))).tensor.double() for c in (a, b))
     assert change.norm_a == pytest.approx(one.norm().item(), rel=1e-12)
     assert change.distance == pytest.approx(torch.dist(one, two).item(), rel=1e-12)
+
+
+def test_activations_of_two_phases_have_their_cka(home):
+    pull_suite("small", "1,2,4", home)
+    settings = ("activations.windows_per_domain=2", "activations.window=32",
+                "activations.sampled_tokens=64")  # fmt: skip
+    ask(home, probes="activations", settings=settings, phases="1,2,4")
+    found = {
+        (r["phase_a"], r["phase_b"], r["module"], r["layer"]): r["value"]
+        for r in rows(home, metric="cka")
+    }
+    assert {key[2:] for key in found} == {("embed", None), *(("residual", n) for n in range(3))}
+    for module, layer in {key[2:] for key in found}:
+        assert found[1, 4, module, layer] == pytest.approx(1.0, abs=1e-5)  # the same weights
+        assert found[1, 2, module, layer] < 0.95
+    nulls = rows(home, metric="cka_null_95")
+    assert len(nulls) == len(found)
+    assert all(abs(r["value"]) < 0.5 for r in nulls)
