@@ -3,6 +3,7 @@
 import pytest
 
 from analysis_db import queries
+from analysis_db.examples import EXAMPLES
 from analysis_db.store import Store
 from tests.fixtures.tiny_checkpoint import write_neox, write_olmo2
 from workbench.downloads import pull_suite
@@ -55,7 +56,7 @@ def test_means_over_layers_leave_the_heads_out(store):
     )["mean"][0].as_py()
     at = {(row.series, row.phase): row.value for row in seam.itertuples()}
     assert at["stored", 1] == pytest.approx(whole)
-    grown = store.table(queries.EXAMPLES["Matrices that grew most between first and last phase"])
+    grown = store.table(next(e.sql for e in EXAMPLES if e.name == "matrices-that-grew"))
     sql = (
         "SELECT value FROM phase_metrics WHERE metric = 'rms' AND layer = $layer "
         "AND module = $module AND view = 'effective' AND head IS NULL ORDER BY phase"
