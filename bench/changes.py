@@ -31,7 +31,7 @@ with open(sys.argv[1] + "/model.safetensors", "rb", buffering=0) as file:
 print(time.perf_counter() - started, 0, 0)
 """
 SKETCH = """
-import resource, sys, time
+import re, sys, time
 from pathlib import Path
 import torch
 torch.set_num_threads(int(sys.argv[2]))
@@ -43,7 +43,9 @@ started = time.perf_counter()
 found = ChangesProbe().measure(checkpoint, ChangesProbe.Settings(), Measuring())
 seconds = time.perf_counter() - started
 kept = sum(4 * len(sketch["values"]) for sketch in found.sketches)
-print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, kept / 1e6)
+# Not ru_maxrss, which begins with the memory of the process that started this one.
+resident = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]
+print(seconds, int(resident) / 1e6, kept / 1e6)
 """
 
 
