@@ -178,7 +178,8 @@ def test_commands_tell_the_same_story(demo_home):
 
     suites = {row["suite"]: row for row in said("suites")}
     assert (suites["demo"]["published"], suites["demo"]["on_disk"]) == (26, 26)
-    assert suites["demo"]["measured_jobs"] == JOBS
+    # Counted by phase and probe, whatever number of jobs the probe's work came in.
+    assert suites["demo"]["measured_jobs"] == 26 * len(EVERYWHERE) + 2
     assert (suites["yulan-mini"]["phases"], suites["yulan-mini"]["published"]) == (27, 26)
     phases = said("phases", "demo")
     assert phases[25]["repo_id"] == "not published"
@@ -214,7 +215,12 @@ def test_every_page_shows_the_demo(demo_home):
     with dashboard(demo_home) as address, chromium() as browser:
         for path in PAGES:
             text = visit(browser, address, path)
-            if path not in ("sql", "data-mix"):
+            if path not in (
+                "training",
+                "data-mix",
+                "moved",
+                "sql",
+            ):  # those without the phases' axis
                 assert "Phase 26: not published" in text
 
 
