@@ -26,7 +26,7 @@ CURVES = {"loss": "loss [nats/token]", "lr": "learning rate", "grad_norm": "grad
 
 def domains(name: str) -> None:
     """nll or bits per byte of each domain."""
-    st.subheader("Held-out text, by domain", anchor=False)
+    st.subheader("Fixed text, by domain", anchor=False)
     menu = load("metric_menu", name, "loss")
     metrics = [m for m in ("bits_per_byte", "nll") if m in set(menu["metric"])]
     if not metrics:

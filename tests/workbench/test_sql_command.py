@@ -54,6 +54,12 @@ def test_a_table_is_cut_with_a_notice_and_files_are_not(home, tmp_path):
     assert len(out.read_text().splitlines()) == 4
 
 
+def test_brackets_in_a_table_are_not_taken_for_colours(home):
+    shown = workbench("sql", "SELECT '[red]x[/red]' AS a, 'lm-eval[math]' AS b", home=home).stdout
+    assert "[red]x[/red]" in shown
+    assert "lm-eval[math]" in shown
+
+
 def test_parameters_are_what_they_look_like(home):
     query = "SELECT phase FROM phases WHERE suite = $s AND phase IN $p ORDER BY phase LIMIT $n"
     words = ("-p", "s=small", "-p", "p=[3, 5, 9]", "-p", "n=2", "--json")

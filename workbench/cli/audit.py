@@ -3,12 +3,13 @@
 from typing import Any
 
 import typer
+from rich.text import Text
 
 from workbench.cli import app
 from workbench.cli.output import Json, console, print_json, print_rows, progress_bar
 from workbench.cli.suites import Phases, SuiteName
 
-_COLOURS = {"error": "[red]error[/red]", "warning": "[yellow]warning[/yellow]", "note": "note"}
+_STYLES = {"error": "red", "warning": "yellow", "note": ""}
 
 
 @app.command(epilog="Example: workbench audit yulan-mini --phases 20-27")
@@ -39,7 +40,7 @@ def audit(
     else:
         rows = by_sentence(found["findings"])
         print_rows(
-            [row | {"severity": _COLOURS[row["severity"]]} for row in rows],
+            [row | {"severity": Text(row["severity"], _STYLES[row["severity"]])} for row in rows],
             as_json=False,
             empty="Nothing was found.",
         )
@@ -52,7 +53,7 @@ def _summary(found: dict[str, Any]) -> str:
     from rich.filesize import decimal
 
     counts = ", ".join(
-        f"{found[f'{kind}s']} {kind}{'' if found[f'{kind}s'] == 1 else 's'}" for kind in _COLOURS
+        f"{found[f'{kind}s']} {kind}{'' if found[f'{kind}s'] == 1 else 's'}" for kind in _STYLES
     )
     looked = f"{found['checkpoints']} checkpoints of suite {found['suite']}: {counts}"
     read = f"{decimal(found['bytes_read'])} read of their {decimal(found['bytes'])}, nothing kept"

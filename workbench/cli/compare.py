@@ -41,4 +41,4 @@ def compare(
         table = [{name: row.get(name) for name in names} for row in wide.values()]
         print_rows(table, as_json=False, title=f"Effective weights of {phase_a} and {phase_b}")
     for alarm in alarms:
-        note.print(f"[bold red]Warning: {alarm}[/bold red]", highlight=False)
+        note.print(f"Warning: {alarm}", style="bold red")

@@ -34,7 +34,7 @@ def demo(
         def step(name: str) -> None:
             tasks.append(bar.add_task(name, total=None))
             if bar.disable:  # no terminal, no bar: a log gets a line
-                note.print(f"{name} ...", highlight=False)
+                note.print(f"{name} ...")
 
         counts = run_demo(
             home,

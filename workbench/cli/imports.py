@@ -280,4 +280,4 @@ def _show(done: "Imported", as_json: bool) -> None:
         return
     print_rows(done.stored, as_json=False)
     for remark in done.remarks:
-        note.print(remark, highlight=False)
+        note.print(remark)

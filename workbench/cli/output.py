@@ -8,12 +8,14 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-console = Console(soft_wrap=False)
-note = Console(stderr=True, soft_wrap=True)
+# No markup: names, errors and results of queries may hold brackets of their own.
+console = Console(soft_wrap=False, markup=False)
+note = Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -48,7 +50,9 @@ def print_json(content: Any) -> None:
     typer.echo(json.dumps(content, default=str, indent=2, ensure_ascii=False))
 
 
-def _cell(value: Any) -> str:
+def _cell(value: Any) -> str | Text:
+    if isinstance(value, Text):
+        return value
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:,.6g}" if isinstance(value, float) else str(value)
@@ -68,7 +72,6 @@ def progress_bar(*, of_bytes: bool = False) -> "Progress":
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
-    from rich.text import Text
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:

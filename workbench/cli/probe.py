@@ -19,7 +19,7 @@ def _say_unusable() -> None:
     from probes.base import unusable_probes
 
     for reason in unusable_probes().values():
-        note.print(reason, style="yellow", markup=False, highlight=False)
+        note.print(reason, style="yellow")
 
 
 @app.command(epilog="Example: workbench probe demo --phases 5,10-15 --probes weights,loss")
@@ -103,15 +103,19 @@ def probe(
     if not as_json:
         console.print(result.summary(), highlight=False)
     for outcome in failed:
-        note.print(f"[red]{outcome.job.name}: {outcome.error}[/red]", highlight=False)
+        note.print(f"{outcome.job.name}: {outcome.error}", style="red")
     if failed:
-        note.print(f"Retry with: {result.retry_command()}", highlight=False)
+        note.print(f"Retry with: {result.retry_command()}")
     for _, reason in result.refused:
-        note.print(f"[red]{reason}[/red]", highlight=False)
+        note.print(reason, style="red")
     for alarm in result.alarms:
-        note.print(f"[bold red]Warning: {alarm}[/bold red]", highlight=False)
+        note.print(f"Warning: {alarm}", style="bold red")
     if failed or result.plan.missing or result.plan.unpulled:
         raise typer.Exit(1)
+
+
+_MARKS = {"measured": "✓", "failed": "✗", "missing": "·", "absent": "–"}
+"""Eight probes and more have to fit in a terminal."""
 
 
 @app.command(epilog="Example: workbench status demo")
@@ -121,10 +125,15 @@ def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
     from workbench.settings import Home
 
     home = Home.from_env()
-    print_rows(coverage(suite, home), as_json=as_json, title=f"Suite {suite}")
-    if not as_json:
+    rows = coverage(suite, home)
+    if as_json:
+        print_rows(rows, as_json=True)
+    else:
+        marked = [{key: _MARKS.get(value, value) for key, value in row.items()} for row in rows]
+        print_rows(marked, as_json=False, title=f"Suite {suite}")
+        note.print("  ".join(f"{mark} {word}" for word, mark in _MARKS.items()))
         for sentence in absences(suite, home):
-            note.print(sentence, highlight=False)
+            note.print(sentence)
     _say_unusable()
 
 
@@ -141,7 +150,7 @@ def failures(suite: SuiteName = "demo", as_json: Json = False) -> None:
     for row in rows:
         what = f"{row['probe']} {row['part']}".rstrip()
         console.rule(f"phase {row['phase']}, {what}, {row['started_at']}")
-        console.print(row["error"], markup=False, highlight=False)
+        console.print(row["error"], highlight=False)
     console.print(f"{len(rows)} failed." if rows else "No job has failed.")
 
 

@@ -81,7 +81,7 @@ def pull(
     print_rows(rows if as_json else [{k: row[k] for k in shown} for row in rows], as_json=as_json)
     failed = [row for row in rows if row["status"] == "failed"]
     for row in failed:
-        note.print(f"[red]{row['message']}[/red]")
+        note.print(row["message"], style="red")
     if failed:
         raise typer.Exit(1)
 
@@ -124,9 +124,9 @@ def _show_plan(
             highlight=False,
         )
         for row in failed:
-            note.print(f"[red]{row['message']}[/red]", highlight=False)
+            note.print(row["message"], style="red")
     if budget is not None and plan["peak_disk_bytes"] > budget:
-        note.print(f"[red]That is more than --max-disk allows ({decimal(budget)}).[/red]")
+        note.print(f"That is more than --max-disk allows ({decimal(budget)}).", style="red")
         raise typer.Exit(1)
     if failed:
         raise typer.Exit(1)

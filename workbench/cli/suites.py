@@ -43,7 +43,7 @@ def suites(
         empty=f"No suite's name holds {part!r}.",
     )
     if len(folded) < len(rows):
-        note.print("`workbench suites PART` lists the suites of a family.", highlight=False)
+        note.print("`workbench suites PART` lists the suites of a family.")
     if any(row["phases"] is None for row in rows):
         note.print("Where phases are not counted, the Hub is asked when they are first needed.")
 
@@ -64,7 +64,7 @@ def phases(
     home = Home.from_env()
     if refresh:
         for change in refresh_suite(suite, home):
-            note.print(change, highlight=False)
+            note.print(change)
     rows = list_phases(suite, home)
     if as_json:
         print_rows(rows, as_json=True)
@@ -87,4 +87,4 @@ def phases(
     print_rows([{name: row[name] for name in shown} for row in rows], as_json=False, title=title)
     for row in rows:
         if row["note"]:
-            note.print(f"{row['label']}: {row['note']}", highlight=False)
+            note.print(f"{row['label']}: {row['note']}")
