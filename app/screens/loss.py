@@ -1,4 +1,4 @@
-"""Loss: held-out text per domain over the phases, and the log of the training itself."""
+"""Loss: fixed text per domain over the phases, and the log of the training itself."""
 
 import pandas as pd
 import streamlit as st

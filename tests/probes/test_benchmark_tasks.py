@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-from importlib.util import find_spec
 
 import pytest
 
@@ -185,8 +184,8 @@ def test_vllm_is_given_a_plain_llama(yulan, llama):
     assert harness._plain_folder() == folded  # folded once
 
 
-@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
-def test_an_absent_backend_is_named_with_its_command():
+def test_an_absent_backend_is_named_with_its_command(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"vllm is not installed: `pip install vllm`"):
         parts(backend="vllm")
 
