@@ -7,7 +7,7 @@ Writes a Llama of YuLan-Mini's shapes in bfloat16, by default 17 layers and both
 after the file has been dropped from the page cache: reading the file from end to end, the weights
 probe (every statistic of every tensor and attention head in both views, and the histograms), and
 torch.norm of one tensor after the other. Prints median seconds, what they are of the read that
-went before, and the peak of resident memory. Imports are not counted; opening the checkpoint is.
+went before (median and range), and the peak of resident memory. Imports are not counted; opening the checkpoint is.
 """
 
 import argparse
@@ -135,7 +135,8 @@ def compare(folder: Path, threads: int, runs: int) -> None:
         ratios = [mine / base for mine, base in zip(times, taken["cold read"], strict=True)]
         print(
             f"  {name:16s} {statistics.median(times):6.2f} s, "
-            f"{statistics.median(ratios):5.2f} x the read, {peaks[name] / 1e9:.2f} GB at most"
+            f"{statistics.median(ratios):5.2f} x the read ({min(ratios):.2f} to "
+            f"{max(ratios):.2f}), {peaks[name] / 1e9:.2f} GB at most"
         )
 
 
