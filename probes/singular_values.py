@@ -106,7 +106,12 @@ def svd_bound(n: int, largest: float) -> float:
 
 
 def _roots(gram_RR: torch.Tensor) -> np.ndarray:
-    return torch.linalg.eigvalsh(gram_RR).flip(0).clamp(min=0).sqrt().cpu().numpy()
+    """Roots of the eigenvalues, descending, from the lower triangle."""
+    if gram_RR.device.type == "cpu":  # torch's own eigvalsh leaves the second core idle
+        eigenvalues = np.linalg.eigvalsh(gram_RR.numpy())
+    else:
+        eigenvalues = torch.linalg.eigvalsh(gram_RR).cpu().numpy()
+    return np.sqrt(eigenvalues[::-1].clip(min=0))
 
 
 def _relative(bound: float, values: np.ndarray, n: int) -> np.ndarray:
