@@ -85,8 +85,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--runs", type=int, default=9)
     arguments = parser.parse_args()
-    # Threads that spin while they wait slow each other down on a busy machine.
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(arguments.threads)}
+    os.environ |= {"OMP_NUM_THREADS": str(arguments.threads)}
     import torch
 
     from probes.activations import ActivationReading, logit_lens, sampled

@@ -7,7 +7,8 @@ Writes a Llama of YuLan-Mini's shapes in bfloat16, by default 17 layers and both
 after the file has been dropped from the page cache: reading the file from end to end, the weights
 probe (every statistic of every tensor and attention head in both views, and the histograms), and
 torch.norm of one tensor after the other. Prints median seconds, what they are of the read that
-went before (median and range), and the peak of resident memory. Imports are not counted; opening the checkpoint is.
+went before (median and range), and the peak of resident memory. Imports are not counted; opening
+the checkpoint is.
 """
 
 import argparse

@@ -12,6 +12,7 @@ h_BTF neurons, logits_NV.
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 Values = dict[str, float | str]
@@ -62,18 +63,22 @@ class Place(NamedTuple):
 class SiteStatistics:
     """Everything that is stored of one site; ``update`` once per batch, then ``values``.
 
-    ``scale`` multiplies the activations; it is applied to the sums, not to every element.
+    ``scale`` multiplies the activations; it is applied to the sums, not to every element. The mean
+    over tokens of every feature is kept only where ``mean_vector`` asks for it.
     """
 
-    def __init__(self, scale: float = 1.0) -> None:
+    def __init__(self, scale: float = 1.0, *, mean_vector: bool = False) -> None:
         self._scale = abs(scale)
         self._sign = math.copysign(1.0, scale)
         self.tokens = 0
         self._windows = 0
+        self._with_mean_vector = mean_vector
         self._sum_D: torch.Tensor | float = 0.0
         self._square_D: torch.Tensor | float = 0.0
         self._sums: torch.Tensor | float = 0.0
-        """Over tokens: power sums 1 to 4, variance, RMS, norm (float64); then window medians."""
+        """Over tokens: power sums 1 to 4, variance, RMS, norm; float64."""
+        self._medians: torch.Tensor | float = 0.0
+        """Sum over windows."""
         self._massive = 0
         self._top: list[Place] = []
 
@@ -81,57 +86,52 @@ class SiteStatistics:
         """Take in one batch; ``ids_BT`` are the tokens that the activations belong to."""
         windows, length, features = x_BTD.shape
         x_ND = x_BTD.reshape(-1, features)
-        ones_D = torch.ones(features, dtype=torch.float32, device=x_BTD.device)
-        columns: list[tuple[torch.Tensor, ...]] = []
+        columns_5N = torch.empty(5, len(x_ND), dtype=torch.float32, device=x_ND.device)
         # Blocks have the tokens' boundaries and not the windows': B windows of T or one of B x T.
-        for x_RD in x_ND.split(max(1, BLOCK // features)):
+        rows = max(1, BLOCK // features)
+        for x_RD, columns_5R in zip(x_ND.split(rows), columns_5N.split(rows, 1), strict=True):
             x_RD = x_RD.float()
+            if self._with_mean_vector:
+                self._sum_D = self._sum_D + x_RD.sum(0).double()
+            torch.sum(x_RD, -1, out=columns_5R[0])
             square_RD = x_RD.square()
-            ones_R = ones_D.new_ones(len(x_RD))
-            self._sum_D = self._sum_D + (ones_R @ x_RD).double()
-            self._square_D = self._square_D + (ones_R @ square_RD).double()
-            columns.append(
-                (
-                    x_RD @ ones_D,
-                    square_RD @ ones_D,
-                    torch.linalg.vector_norm(square_RD, dim=-1),
-                    square_RD.amax(-1),
-                    torch.dot(x_RD.flatten(), square_RD.flatten())[None],
-                )
-            )
-        sum_N, square_N, root4_N, top_N, cubes = map(torch.cat, zip(*columns, strict=True))
-        sum_N, square_N = sum_N.double(), square_N.double()
-        spread_N = (square_N - sum_N.square() / features).clamp(min=0)
+            self._square_D = self._square_D + square_RD.sum(0).double()
+            torch.sum(square_RD, -1, out=columns_5R[1])
+            torch.linalg.vector_norm(square_RD, dim=-1, out=columns_5R[2])
+            torch.amax(square_RD, -1, out=columns_5R[3])
+            torch.sum(torch.pow(x_RD, 3, out=square_RD), -1, out=columns_5R[4])
+        sum_N, square_N, root4_N, _, cube_N = columns_5N.double()
+        spread_N = (square_N - sum_N.square() / features).clamp_(min=0)
         norm_N = square_N.sqrt()
+        sums = (
+            sum_N, square_N, cube_N, root4_N.square(), spread_N / (features - 1),
+            norm_N / features**0.5, norm_N,
+        )  # fmt: skip
+        self._sums = self._sums + torch.stack(sums).sum(-1)
         count = min(MEDIAN_POSITIONS, length)
         middle = (2 * torch.arange(count, device=x_BTD.device) + 1) * length // (2 * count)
-        sampled_BX = x_BTD[:, middle].float().abs().flatten(1)
-        # kthvalue takes a third of the time of median, and gives the same.
-        medians_B = sampled_BX.kthvalue((sampled_BX.shape[1] + 1) // 2, -1).values.double()
-        sums = (
-            sum_N, square_N, cubes.double(), root4_N.double().square(),
-            spread_N / (features - 1), norm_N / features**0.5, norm_N, medians_B,
-        )  # fmt: skip
-        self._sums = self._sums + torch.stack([column.sum() for column in sums])
+        medians_B = _lower_medians(x_BTD[:, middle].float().abs().flatten(1))
+        self._medians = self._medians + medians_B.double().sum()
         self.tokens += len(x_ND)
         self._windows += windows
-        max_BT = top_N.view(windows, length).sqrt() * self._scale
+        max_BT = columns_5N[3].view(windows, length).sqrt() * self._scale
         self._see_top(x_BTD, max_BT, ids_BT)
-        self._see_massive(x_BTD, max_BT, medians_B.float() * self._scale)
+        self._see_massive(x_BTD, max_BT, medians_B * self._scale)
 
     def _see_top(self, x_BTD: torch.Tensor, max_BT: torch.Tensor, ids_BT: torch.Tensor) -> None:
         # The three largest places lie in the three positions with the largest maxima. Tokens that
-        # are repeated give the same sizes up to rounding: the sort drops the last bits, and of
-        # equals the first position comes first, whatever the batches are.
-        bits_T = max_BT.amax(0).view(torch.int32) >> 5
-        positions = bits_T.sort(descending=True, stable=True).indices[:3]
-        size_PD, window_PD = (x_BTD[:, positions].float().abs() * self._scale).max(0)
-        top = size_PD.topk(min(3, size_PD.shape[1]))
-        position_PK = positions[:, None].expand_as(top.indices)
-        token_PK = ids_BT[window_PD.gather(1, top.indices), position_PK]
-        found = torch.stack([position_PK, top.indices, token_PK], -1).flatten(0, 1)
-        for size, place in zip(top.values.flatten().tolist(), found.tolist(), strict=True):
-            self._top.append(Place(size, *place))
+        # are repeated give the same sizes up to rounding: the last bits are dropped, and of equals
+        # the first position comes first, whatever the batches are.
+        bits_T = max_BT.amax(0).cpu().numpy().view(np.int32) >> 5
+        positions = np.argsort(-bits_T, kind="stable")[:3]
+        # numpy from here on: of arrays this small, torch costs more to call than to compute.
+        size_BPD = x_BTD[:, torch.from_numpy(positions)].float().abs().cpu().numpy() * self._scale
+        size_PD, tokens_BT = size_BPD.max(0), ids_BT.cpu().numpy()
+        largest_PK = np.argpartition(-size_PD, min(2, size_PD.shape[1] - 1))[:, :3]
+        for i, position in enumerate(positions.tolist()):
+            for feature in largest_PK[i].tolist():
+                token = tokens_BT[size_BPD[:, i, feature].argmax(), position]
+                self._top.append(Place(float(size_PD[i, feature]), position, feature, int(token)))
         # Of one place in several windows the largest counts.
         best: dict[tuple[int, int], Place] = {}
         for entry in sorted(self._top, key=lambda entry: -entry.size):
@@ -154,7 +154,7 @@ class SiteStatistics:
         assert isinstance(self._square_D, torch.Tensor)
         assert isinstance(self._sums, torch.Tensor)
         n, scale = self.tokens * len(self._square_D), self._scale
-        s1, s2, s3, s4, spread, rms, _, medians = self._sums.tolist()
+        s1, s2, s3, s4, spread, rms, _ = self._sums.tolist()
         p1, p2 = s1 / n * scale * self._sign, s2 / n * scale**2
         p3, p4 = s3 / n * scale**3 * self._sign, s4 / n * scale**4
         if not math.isfinite(p2):
@@ -163,7 +163,7 @@ class SiteStatistics:
         fourth = p4 - 4 * p1 * p3 + 6 * p1**2 * p2 - 3 * p1**4
         # Below this the squares, float32, hold nothing but rounding of a variance.
         spread_out = variance > 1e-6 * p2
-        median = medians / self._windows * scale
+        median = float(self._medians) / self._windows * scale
         largest = self._top[0].size
         values: Values = {
             "mean": p1,
@@ -195,11 +195,20 @@ class SiteStatistics:
 
     def mean_vector(self) -> torch.Tensor:
         """Mean over tokens (D), float64."""
+        assert self._with_mean_vector
         return torch.as_tensor(self._sum_D) / self.tokens * (self._scale * self._sign)
 
     def mean_norm(self) -> float:
         """Mean over tokens of the Euclidean norm."""
         return float(torch.as_tensor(self._sums)[6]) / self.tokens * self._scale
+
+
+def _lower_medians(x_BX: torch.Tensor) -> torch.Tensor:
+    """Of every row, as torch.median gives them; on the CPU numpy takes a tenth of its time."""
+    middle = (x_BX.shape[1] - 1) // 2
+    if x_BX.device.type == "cpu":
+        return torch.from_numpy(np.partition(x_BX.numpy(), middle)[:, middle])
+    return x_BX.kthvalue(middle + 1, -1).values
 
 
 class NeuronMaxima:

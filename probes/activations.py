@@ -274,7 +274,8 @@ class ActivationReading:
             def take(x_BTD: torch.Tensor, layer: int | None) -> None:
                 if (site, layer) not in self.sites:
                     factor = self.parts.factor(site, layer)
-                    self.sites[site, layer] = SiteStatistics(factor)
+                    ends = site == "residual" and layer in (0, len(self.parts.layers) - 1)
+                    self.sites[site, layer] = SiteStatistics(factor, mean_vector=ends)
                 self.sites[site, layer].update(x_BTD, ids_BT)
                 if site in (EMBED, "residual"):
                     self._rows[site, layer].append(x_BTD[chosen_BT])

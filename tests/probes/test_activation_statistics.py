@@ -18,7 +18,7 @@ from probes.activation_statistics import (
 
 
 def site(*batches_BTD, scale=1.0, ids_NT=None):
-    found, done = SiteStatistics(scale), 0
+    found, done = SiteStatistics(scale, mean_vector=True), 0
     for x_BTD in batches_BTD:
         ids_BT = torch.zeros(x_BTD.shape[:2], dtype=torch.long)
         if ids_NT is not None:
