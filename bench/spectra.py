@@ -190,8 +190,7 @@ def main() -> None:
     parser.add_argument("--weightwatcher", help="a Python that can import weightwatcher")
     parser.add_argument("--no-phase", action="store_true", help="the single matrices only")
     arguments = parser.parse_args()
-    # Threads that spin while they wait slow each other down on a busy machine.
-    os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "OPENBLAS_NUM_THREADS": str(arguments.threads)}
+    os.environ["OPENBLAS_NUM_THREADS"] = str(arguments.threads)
     import torch
 
     torch.set_num_threads(arguments.threads)
