@@ -437,17 +437,17 @@ def totals(store: Store, suite: str) -> dict[str, Any]:
     """Numbers of a suite for the Overview: runs, seconds of all complete runs, measurements."""
     row = store.frame(
         """
-        SELECT count(*) AS runs, coalesce(sum(seconds), 0) AS seconds
+        SELECT count(*) AS runs, coalesce(sum(seconds), 0) AS seconds, (
+            SELECT coalesce(sum(n), 0)
+            FROM data.measured JOIN data.newest_run USING (run_id) WHERE suite = $suite
+        ) AS "values"
         FROM runs WHERE suite = $suite AND status = 'complete'
         """,
         {"suite": suite},
     ).iloc[0]
-    values = store.frame(
-        "SELECT coalesce(sum(n), 0) AS n FROM data.measured JOIN data.newest_run USING (run_id) "
-        "WHERE suite = $suite",
-        {"suite": suite},
-    ).iloc[0]
-    return {"runs": int(row["runs"]), "seconds": float(row["seconds"]), "values": int(values["n"])}
+    return {
+        "runs": int(row["runs"]), "seconds": float(row["seconds"]), "values": int(row["values"])
+    }  # fmt: skip
 
 
 def pair_choices(store: Store, suite: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib import resources
@@ -57,6 +57,8 @@ _TABLES = {
     "benchmarks": "benchmark",
     "sketches": "sketch",
 }
+# What a page asks for lies together: DuckDB skips the row groups that cannot hold it.
+_ORDERS = {"measurements": ("metric", "view", "module", "layer", "head", "domain")}
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,19 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._session: ExitStack | None = None
+        self._shared: duckdb.DuckDBPyConnection | None = None
+
+    @contextmanager
+    def session(self) -> Iterator["Store"]:
+        """A store whose reads share one connection, opened by the first of them; for one thread.
+
+        Opening takes longer than most queries. Writers wait until the session ends.
+        """
+        with ExitStack() as stack:
+            session = Store(self.path)
+            session._session = stack
+            yield session
 
     @contextmanager
     def read(
@@ -111,6 +126,16 @@ class Store:
 
         Raises StoreError when there is no store, StoreTooNew and StoreBusy.
         """
+        if self._session is None:
+            with self._reader(config) as connection:
+                yield connection
+            return
+        if self._shared is None:
+            self._shared = self._session.enter_context(self._reader(config))
+        yield self._shared
+
+    @contextmanager
+    def _reader(self, config: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
         if not self.path.exists():
             raise StoreError(f"There is no metrics store at {self.path}: {_NEWS}")
         connection = self._connect(config, _deadline())
@@ -209,7 +234,8 @@ class Store:
                 insert(connection, "run", [asdict(record)])
                 for name, table in tables.items():
                     run_ids = pa.array([record.run_id] * table.num_rows, pa.string())
-                    insert(connection, _TABLES[name], table.append_column("run_id", run_ids))
+                    table = table.append_column("run_id", run_ids)
+                    insert(connection, _TABLES[name], table, _ORDERS.get(name, ()))
                 connection.execute(
                     "INSERT INTO data.measured FROM data.measured_of_values WHERE run_id = $id",
                     {"id": record.run_id},
@@ -356,14 +382,16 @@ def insert(
     connection: duckdb.DuckDBPyConnection,
     table: str,
     rows: pa.Table | Sequence[Mapping[str, Any]],
+    order: Sequence[str] = (),
 ) -> None:
-    """Append rows to ``data.table`` by column name."""
+    """Append rows to ``data.table`` by column name, in this order of columns."""
     if not isinstance(rows, pa.Table):
         if not rows:
             return
         rows = pa.Table.from_pylist([dict(row) for row in rows])
     connection.register("incoming", rows)
-    connection.execute(f"INSERT INTO data.{table} BY NAME SELECT * FROM incoming")
+    ordered = f"ORDER BY {', '.join(order)}" if order else ""
+    connection.execute(f"INSERT INTO data.{table} BY NAME SELECT * FROM incoming {ordered}")
     connection.unregister("incoming")
 
 

@@ -1,9 +1,12 @@
 """Where the pages get their frames from: cached queries, keyed on the state of the store's file.
 
-No connection outlives a query, so that a probe run can write while somebody looks.
+No connection outlives the making of a page, so that a probe run can write while somebody looks.
 """
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,8 @@ from analysis_db import queries
 from analysis_db.companions import Moved
 from analysis_db.store import Store
 
+_page = threading.local()  # Streamlit makes a page in a thread of its own
+
 
 def store_path() -> Path:
     """The store under WORKBENCH_HOME, the same place as the command line's."""
@@ -22,6 +27,16 @@ def store_path() -> Path:
 
 def store() -> Store:
     return Store(store_path())
+
+
+@contextmanager
+def one_connection() -> Iterator[None]:
+    """For all queries of a page while it is made."""
+    with store().session() as _page.store:
+        try:
+            yield
+        finally:
+            del _page.store
 
 
 def load(query: str, *args: Any) -> pd.DataFrame:
@@ -58,4 +73,4 @@ def _stamp() -> tuple[str, int, int]:
 
 @st.cache_data(max_entries=200, show_spinner=False)
 def _query(query: str, path: str, mtime_ns: int, size: int, args: tuple[Any, ...]) -> Any:
-    return getattr(queries, query)(Store(Path(path)), *args)
+    return getattr(queries, query)(getattr(_page, "store", None) or Store(Path(path)), *args)

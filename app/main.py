@@ -6,7 +6,7 @@ import streamlit as st
 
 from analysis_db.errors import StoreError
 from app.components import nothing
-from app.data import load, store_path
+from app.data import load, one_connection, store_path
 
 PAGES = [
     st.Page("screens/overview.py", title="Overview", default=True),
@@ -62,11 +62,12 @@ def main() -> None:
         )
         return
     try:
-        if choose_suite() or page.url_path == "training":  # a run need not belong to a suite
-            page.run()
-        else:
-            st.header("The store is empty", anchor=False)
-            nothing("The metrics store holds no suite yet.", "workbench demo")
+        with one_connection():
+            if choose_suite() or page.url_path == "training":  # a run need not belong to a suite
+                page.run()
+            else:
+                st.header("The store is empty", anchor=False)
+                nothing("The metrics store holds no suite yet.", "workbench demo")
     except StoreError as error:
         st.error(str(error))
 

@@ -4,12 +4,12 @@
 
 27 phases, one run of the probe weights each with MILLIONS/27 million rows (400 tensors, and their
 heads, by metric), beside smaller runs of four other probes; one transaction a run. Times are those
-of the dashboard's own functions, opening included; the two stores take turns.
+of the dashboard's own functions: each on its own, opening and closing included, and as a page asks
+them, one after the other over a connection that the page opens. The two stores take turns.
 """
 
 import argparse
 import os
-import random
 import sqlite3
 import statistics
 import tempfile
@@ -54,6 +54,7 @@ def rows_of_run(rows: int, seed: int) -> pa.Table:
             "layer": pa.array(layer.to_numpy()[place], pa.int16()),
             "module": module.to_numpy()[place],
             "head": pa.array(head.astype("Int16")[place]),
+            "domain": pa.nulls(n, pa.string()),
             "value": np.random.default_rng(seed).standard_normal(n),
         }
     )
@@ -189,7 +190,6 @@ def timed(ask: Asked) -> float:
 
 
 def main(millions: float, with_sqlite: bool) -> None:
-    random.seed(0)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         store = Store(folder / "metrics.duckdb")
@@ -204,25 +204,35 @@ def main(millions: float, with_sqlite: bool) -> None:
             slower = f"{taken:.0f} s, {rows / taken:,.0f} rows/s"
         print(f"| ingest | {seconds:.0f} s, {rows / seconds:,.0f} rows/s | {slower} |")
         print("| file | " + " | ".join(f"{size / 1e6:,.0f} MB" for size in sizes.values()) + " |")
-        found: dict[str, list[list[float]]] = {}
-        asked = questions(store, sqlite)
-        for turn in range(ROUNDS):
-            for name, sides in asked.items():
-                if turn < 3 or sides[1] is None or statistics.median(found[name][1]) < 2000:
-                    for k, ask in enumerate(sides):
-                        if ask is not None:
-                            found.setdefault(name, [[], []])[k].append(timed(ask))
-                else:
-                    found[name][0].append(timed(sides[0]))
-        for name, sides_ms in found.items():
-            cells = " | ".join(
-                f"{statistics.median(ms):.1f} / {np.percentile(ms, 95):.1f} ms" if ms else ""
-                for ms in sides_ms
-            )
-            print(f"| {name}, p50 / p95 | {cells} |")
-        every = [ms for ours, _ in found.values() for ms in ours]
-        print(f"\nAll of the store's, p50 {np.percentile(every, 50):.1f} ms, "
-              f"p95 {np.percentile(every, 95):.1f} ms")  # fmt: skip
+        print_latencies(store, sqlite)
+
+
+def print_latencies(store: Store, sqlite: Sqlite | None) -> None:
+    """A row of the table for each question, and the store's percentiles over all of them."""
+    alone: dict[str, list[float]] = {}
+    in_page: dict[str, list[float]] = {}
+    theirs: dict[str, list[float]] = {}
+    opening = []
+    for turn in range(ROUNDS):
+        for name, (ours, other) in questions(store, sqlite).items():
+            alone.setdefault(name, []).append(timed(ours))
+            if other and (turn < 3 or statistics.median(theirs[name]) < 2000):
+                theirs.setdefault(name, []).append(timed(other))
+        with store.session() as page:
+            opening.append(timed(lambda page=page: page.frame("SELECT 1")))
+            for name, (ours, _) in questions(page, None).items():
+                in_page.setdefault(name, []).append(timed(ours))
+    print("\n| p50 / p95, ms | alone | in a page | SQLite |\n|---|---|---|---|")
+    print(f"| opening | | {p50_p95(opening)} | |")
+    for name in alone:
+        sides = (p50_p95(side.get(name, [])) for side in (alone, in_page, theirs))
+        print(f"| {name} | {' | '.join(sides)} |")
+    every = ([ms for each in side.values() for ms in each] for side in (alone, in_page))
+    print(f"| all | {' | '.join(map(p50_p95, every))} | |")
+
+
+def p50_p95(ms: list[float]) -> str:
+    return f"{statistics.median(ms):.1f} / {np.percentile(ms, 95):.1f}" if ms else ""
 
 
 if __name__ == "__main__":

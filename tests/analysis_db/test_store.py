@@ -5,11 +5,12 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from analysis_db import Store, StoreError
+from analysis_db import Store, StoreBusy, StoreError
 from probes.base import Measurements
 from tests.analysis_db.conftest import put_suite
 from tests.analysis_db.rows import measurements, run
@@ -92,6 +93,39 @@ def test_value_that_does_not_exist_is_kept_with_its_reason(store):
     assert missing == [{"layer": 0, "reason": "no tokens"}]
 
 
+def test_values_of_a_run_lie_in_order_of_what_is_asked_for(store):
+    found = Measurements()
+    for layer, metric in ((1, "rms"), (0, "rms"), (0, "mean")):
+        found.add(metric, 0.5, layer=layer)
+    store.write_run(run("a"), found.tables())
+    rows = store.table("SELECT metric, layer FROM data.measurement ORDER BY rowid").to_pylist()
+    expected = [("mean", 0), ("rms", 0), ("rms", 1)]
+    assert [(row["metric"], row["layer"]) for row in rows] == expected
+
+
+def test_reads_of_a_session_share_a_connection(store):
+    with store.session() as session:
+        with session.read() as first:
+            pass
+        with session.read() as second:
+            assert first is second
+        assert session.table("SELECT suite FROM suites").num_rows == 1
+        with pytest.raises(StoreError):  # a page asks something that does not exist
+            Store(store.path.with_name("none")).table("SELECT 1")
+    with pytest.raises(duckdb.ConnectionException):
+        first.execute("SELECT 1")
+    store.write_run(run("a"), measurements(0.5))  # nothing is held any more
+
+
+def test_a_session_holds_off_writers_from_its_first_read_on(store, monkeypatch):
+    monkeypatch.setattr("analysis_db.store.PATIENCE_S", 0.05)
+    with store.session() as session:
+        store.write_run(run("a"), measurements(0.5))
+        assert session.table("SELECT * FROM phase_metrics").num_rows == 1
+        with pytest.raises(StoreBusy):
+            store.write_run(run("b"), measurements(0.5))
+
+
 def test_coverage_has_a_row_for_every_phase_and_probe(store):
     store.write_run(run("a", minutes=1), measurements(0.5))
     store.write_run(run("b", minutes=2, status="failed"), {})
@@ -171,7 +205,9 @@ def test_run_whose_last_table_is_wrong_leaves_nothing(store):
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
 def test_no_nan_and_no_gap_without_a_reason(store, value):
-    tables = {"measurements": pa.table({"metric": ["rms"], "value": pa.array([value], "double")})}
+    table = measurements(0.5)["measurements"]
+    column = table.column_names.index("value")
+    tables = {"measurements": table.set_column(column, "value", pa.array([value], "double"))}
     with pytest.raises(StoreError, match="The probe loss returned a row for phase 1"):
         store.write_run(run("a"), tables)
     assert store.table("SELECT * FROM data.run").num_rows == 0
