@@ -1,12 +1,13 @@
 """The demo suite audited as it is, and with each published trap planted in a copy of it.
 
-    WORKBENCH_HOME=... python bench/audit.py
+    WORKBENCH_HOME=... python -m bench.audit
 
 Needs the suite that `workbench demo` makes. Prints, trap by trap, what the audit found beyond what
 it finds in the suite as it is, the bytes it read of how many, and the seconds it took (the local
 Hub has hashed its files before). Exits with 1 when a trap was not found, or anything else was.
 """
 
+import argparse
 import json
 import os
 import shutil
@@ -204,4 +205,5 @@ def _cost(audit: Audit, size: int, seconds: float) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     sys.exit(main(Home.from_env().root))

@@ -1,6 +1,6 @@
 """The fold of a full-size YuLan-Mini into Llama: time, memory, and whether the logits agree.
 
-    python bench/convert.py [FOLDER]
+    python -m bench.convert [FOLDER]
 
 Makes a checkpoint of the published shape with random weights (56 layers, 4.85 GB in bfloat16, head
 stored twice, all 450 scales away from 1), folds it in a process of its own, and copies the same
@@ -9,6 +9,7 @@ model reads the one folder and plain transformers the other, in float32, one aft
 Needs 10 GB of disk under FOLDER (default: here), which it frees again, and 12 GB of memory.
 """
 
+import argparse
 import json
 import os
 import resource
@@ -148,4 +149,6 @@ def main(where: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path())
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("folder", type=Path, nargs="?", default=Path())
+    main(parser.parse_args().folder)

@@ -6,6 +6,7 @@ A server's faults strike once, or always, at one repository of 2.6 MB, served ov
 and the processes' are real ones. The last column says whether it ended as it has to.
 """
 
+import argparse
 import re
 import sys
 import tempfile
@@ -94,4 +95,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     sys.exit(main())

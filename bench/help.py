@@ -1,10 +1,11 @@
 """Start-up of the command line: `workbench --help` against a bare interpreter, side by side.
 
-    python bench/help_time.py [RUNS]
+    python -m bench.help [--runs N]
 
 Prints the median seconds of each and the ratio; the two alternate, so that both see the same load.
 """
 
+import argparse
 import statistics
 import subprocess
 import sys
@@ -28,4 +29,6 @@ def main(runs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 9)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--runs", type=int, default=9)
+    main(parser.parse_args().runs)

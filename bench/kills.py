@@ -7,6 +7,7 @@ when it was said and is not there; a run is torn when it has some of its rows. E
 either.
 """
 
+import argparse
 import random
 import subprocess
 import sys
@@ -50,4 +51,6 @@ def main(kills: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("kills", type=int, nargs="?", default=100)
+    sys.exit(main(parser.parse_args().kills))

@@ -1,6 +1,6 @@
 """The weights probe in ranges from a Hub, against pull and measure, and against measure alone.
 
-    python bench/remote.py [--size GB] [--runs N]
+    python -m bench.remote [--size GB] [--runs N]
 
 Makes a checkpoint of random weights in YuLan-Mini's layout and width, serves it by a local Hub in
 a process of its own, and measures it in three ways, one after the other in every run, each in a

@@ -1,6 +1,6 @@
 """The spectral set of a 4800 x 1920 matrix against a plain SVD and WeightWatcher, side by side.
 
-    python bench/spectra.py [--threads N] [--runs N] [--weightwatcher PYTHON] [--no-phase]
+    python -m bench.spectra [--threads N] [--runs N] [--weightwatcher PYTHON] [--no-phase]
 
 Prints the median seconds of everything that the spectra probe reports for one matrix, of
 torch.linalg.svdvals alone, and of WeightWatcher's analyze where PYTHON can import it; the three

@@ -1,6 +1,6 @@
 """Spike detectors on simulated runs whose spikes are known, and leads whose leaders are known.
 
-    python bench/spikes.py [--seeds N]
+    python -m bench.spikes [--seeds N]
 
 Prints Markdown: precision and recall of the events by kind of run and by length and height of the
 spike, false alarms per 10,000 steps of clean curves, how often leads are found and invented,
@@ -16,12 +16,12 @@ from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
-from simulated_runs import HEIGHTS, KINDS, Simulated, Spike, clean_loss, labelled, led_run
 
 from analysis_db.detectors import DETECTORS, scan
 from analysis_db.series import Series, SeriesKey
 from analysis_db.spike_events import Event, find_events
 from analysis_db.spike_leads import LeadSearch, lead_summary
+from bench.simulated_runs import HEIGHTS, KINDS, Simulated, Spike, clean_loss, labelled, led_run
 
 SLACK = 5
 LEADS = {"variance": 40, "attention": 12}

@@ -7,7 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.figures.axis import GAP_TEXT, PhaseAxis, draw_axis
-from app.figures.theme import GAP, INK, MAGNITUDE, SIGNED, figure, log_axis, number, with_unit
+from app.figures.cells import cells, colorbar, hatch, scale
+from app.figures.theme import INK, MAGNITUDE, figure, log_axis, number, with_unit
 from app.frames import rows_of
 
 
@@ -38,20 +39,10 @@ def layer_heatmap(
             (la, zip(axis.hover(), row, strict=True)) for la, row in zip(layers, rows, strict=True)
         )
     ]
-    fig.add_trace(
-        go.Heatmap(
-            x=axis.phases,
-            y=layers,
-            z=[[None if math.isnan(v) else float(v) for v in row] for row in z],
-            text=hover,
-            hovertemplate="%{text}<extra></extra>",
-            hoverongaps=False,
-            xgap=1,
-            ygap=1,
-            colorbar=_colorbar(z, with_unit(name, unit), log),
-            **_scale(z, log),
-        )
-    )
+    heat = cells(axis.phases, layers, z, hover)
+    colours = {"colorscale": MAGNITUDE} if log else scale(z)
+    heat.update(colours, colorbar=_colorbar(z, with_unit(name, unit), log))
+    fig.add_trace(heat)
     _hatch_gaps(fig, axis, layers[0] - 0.5, layers[-1] + 0.5)
     fig.update_yaxes(
         title={"text": "layer"},
@@ -64,23 +55,8 @@ def layer_heatmap(
     return fig
 
 
-def _scale(z: np.ndarray, log: bool) -> dict[str, object]:
-    """A sequential scale; a diverging one around zero where the values have both signs."""
-    finite = z[np.isfinite(z)]
-    if log or not finite.size or finite.min() >= 0 or finite.max() <= 0:
-        return {"colorscale": MAGNITUDE}
-    limit = float(np.abs(finite).max())
-    return {"colorscale": SIGNED, "zmin": -limit, "zmax": limit, "zmid": 0}
-
-
 def _colorbar(z: np.ndarray, title: str, log: bool) -> dict[str, object]:
-    bar: dict[str, object] = {
-        "title": {"text": title, "side": "right", "font": {"size": 13}},
-        "thickness": 14,
-        "outlinewidth": 0,
-        "len": 1.0,
-        "ypad": 0,
-    }
+    bar = colorbar(title) | {"len": 1.0, "ypad": 0}
     if log:
         values = 10 ** z[np.isfinite(z)]
         inside = [t for t in log_axis(values)["tickvals"] if values.min() <= t <= values.max()]
@@ -106,19 +82,11 @@ def distribution_heatmap(
         for low, high, row in zip(bins["low"], bins["high"], rows, strict=True)
     ]  # fmt: skip
     fig = figure(title, subtitle, height=380)
-    fig.add_trace(
-        go.Heatmap(
-            x=axis.phases,
-            y=((bins["low"] + bins["high"]) / 2).tolist(),
-            z=[[None if v is None else 100 * v for v in row] for row in rows],
-            text=hover,
-            hovertemplate="%{text}<extra></extra>",
-            hoverongaps=False,
-            xgap=1,
-            colorscale=MAGNITUDE,
-            colorbar=_colorbar(np.array([]), "share [%]", False),
-        )
-    )
+    middles = ((bins["low"] + bins["high"]) / 2).tolist()
+    shares = 100 * np.array(rows, dtype=float)
+    heat = cells(axis.phases, middles, shares, hover)
+    heat.update(ygap=0, colorscale=MAGNITUDE, colorbar=_colorbar(shares, "share [%]", False))
+    fig.add_trace(heat)
     bottom, top = float(bins["low"].min()), float(bins["high"].max())
     _hatch_gaps(fig, axis, bottom, top)
     fig.update_yaxes(title={"text": "log10 |w|"}, range=[bottom, top], showgrid=False)
@@ -130,24 +98,13 @@ def _hatch_gaps(fig: go.Figure, axis: PhaseAxis, bottom: float, top: float) -> N
     """An empty hatched column with its reason for every gap of the axis."""
     for row in rows_of(axis.table):
         if not pd.isna(row.gap):
-            _hatch(fig, row.left, row.right, bottom, top, f"{row.phase}: {GAP_TEXT[row.gap]}")
+            _name_gap(fig, row.left, row.right, bottom, top, f"{row.phase}: {GAP_TEXT[row.gap]}")
 
 
-def _hatch(fig: go.Figure, left: float, right: float, bottom: float, top: float, text: str) -> None:
-    fig.add_trace(
-        go.Scatter(
-            x=[left, right, right, left, left],
-            y=[bottom, bottom, top, top, bottom],
-            mode="lines",
-            line={"width": 0},
-            fill="toself",
-            fillpattern={"shape": "/", "fgcolor": GAP, "bgcolor": "#F4F6F8", "size": 7},
-            name=text,
-            hoveron="fills",
-            hoverinfo="name",
-            showlegend=False,
-        )
-    )
+def _name_gap(
+    fig: go.Figure, left: float, right: float, bottom: float, top: float, text: str
+) -> None:
+    hatch(fig, (left, right), (bottom, top), text)
     fig.add_annotation(
         x=(left + right) / 2,
         y=(bottom + top) / 2,

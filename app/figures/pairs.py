@@ -8,7 +8,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from app.figures.axis import GAP_TEXT, PhaseAxis, draw_axis
-from app.figures.theme import GAP, MAGNITUDE, PALETTE, SIGNED, figure, number, with_unit
+from app.figures.cells import cells, colorbar, hatch, scale
+from app.figures.theme import PALETTE, figure, number, with_unit
 from app.frames import rows_of
 
 
@@ -30,28 +31,9 @@ def pair_matrix(
         z[i, j] = z[j, i] = row.value
         hover[i][j] = hover[j][i] = text
     fig = figure(title, subtitle, height=640)
-    both = np.nanmin(z) < 0 < np.nanmax(z) if np.isfinite(z).any() else False
-    limit = float(np.nanmax(np.abs(z))) if both else None
-    fig.add_trace(
-        go.Heatmap(
-            x=phases,
-            y=phases,
-            z=[[None if math.isnan(v) else float(v) for v in line] for line in z],
-            text=hover,
-            hovertemplate="%{text}<extra></extra>",
-            hoverongaps=False,
-            xgap=1,
-            ygap=1,
-            colorscale=SIGNED if both else MAGNITUDE,
-            zmin=-limit if limit else None,
-            zmax=limit,
-            colorbar={
-                "title": {"text": with_unit(name, unit), "side": "right", "font": {"size": 13}},
-                "thickness": 14,
-                "outlinewidth": 0,
-            },
-        )
-    )
+    heat = cells(phases, phases, z, hover)
+    heat.update(scale(z), colorbar=colorbar(with_unit(name, unit)))
+    fig.add_trace(heat)
     _hatch_gaps(fig, axis)
     draw_axis(fig, axis, tint=False, gaps=False)
     fig.update_yaxes(
@@ -75,25 +57,9 @@ def _hatch_gaps(fig: go.Figure, axis: PhaseAxis) -> None:
     for row in rows_of(axis.table):
         if pd.isna(row.gap):
             continue
-        left, right = row.left, row.right
-        for x, y in (
-            ([left, right, right, left, left], [low, low, high, high, low]),
-            ([low, high, high, low, low], [left, left, right, right, left]),
-        ):
-            fig.add_trace(
-                go.Scatter(
-                    x=x,
-                    y=y,
-                    mode="lines",
-                    line={"width": 0},
-                    fill="toself",
-                    fillpattern={"shape": "/", "fgcolor": GAP, "bgcolor": "#F4F6F8", "size": 7},
-                    name=f"{row.phase}: {GAP_TEXT[row.gap]}",
-                    hoveron="fills",
-                    hoverinfo="name",
-                    showlegend=False,
-                )
-            )
+        across, text = (row.left, row.right), f"{row.phase}: {GAP_TEXT[row.gap]}"
+        hatch(fig, across, (low, high), text)
+        hatch(fig, (low, high), across, text)
 
 
 def neighbours(frame: pd.DataFrame) -> pd.DataFrame:

@@ -180,6 +180,26 @@ def test_published_beside_measured_on_one_scale(store, tmp_path):
     assert bool(beside["same_shots"])
 
 
+def test_published_beside_the_tasks_that_a_group_names(store, tmp_path):
+    names = [("HumanEval", "humaneval"), ("HUMANEVAL@1", "humaneval"), ("MMLU", "offline_mmlu")]
+    store.put_benchmark_tasks(
+        [{"benchmark": b, "task_group": "g", "task": t, "shots": 0, "metric": "acc",
+          "reason": None} for b, t in names]
+    )  # fmt: skip
+    score(store, 1, 0.30, task="humaneval", metric="pass@1")
+    score(store, 2, 0.40, task="offline_mmlu")
+    put_scores(
+        store, tmp_path,
+        ("M-1", 1, "HUMANEVAL@1", "pass@1", "40.0"), ("M-2", 2, "MMLU", "acc", "44.0"),
+    )  # fmt: skip
+    rows = analysis_db.open(store.path).published_and_measured("s")
+    shown = rows[["phase", "benchmark", "published_as", "measured_task", "difference"]]
+    assert shown.sort_values("phase").values.tolist() == [
+        [1, "humaneval", "HUMANEVAL@1", "humaneval", pytest.approx(-10.0)],
+        [2, "mmlu", "MMLU", "offline_mmlu", pytest.approx(-4.0)],
+    ]
+
+
 def test_every_column_has_a_comment(store):
     bare = store.table(
         "SELECT view_name FROM duckdb_views() v JOIN duckdb_columns() c "

@@ -2,6 +2,7 @@
 
 import shutil
 
+import duckdb
 import pytest
 from streamlit.testing.v1 import AppTest
 
@@ -63,6 +64,24 @@ def test_file_that_is_no_store_is_one_sentence(tmp_path, monkeypatch):
     app = open_page("overview.py")
     assert not app.exception
     assert "cannot be opened as a metrics store" in app.error[0].value
+
+
+def test_a_page_opens_the_store_once_and_lets_go_of_it(tmp_path, monkeypatch):
+    synthetic.build(tmp_path)
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    monkeypatch.setattr("analysis_db.store.PATIENCE_S", 0.05)
+    opened, connect = [], duckdb.connect
+
+    def count(*args, **kwargs):
+        opened.append(args)
+        return connect(*args, **kwargs)
+
+    monkeypatch.setattr("analysis_db.store.duckdb.connect", count)
+    app = AppTest.from_file(str(MAIN), default_timeout=30).run()
+    assert not app.exception
+    assert len(opened) == 1
+    with Store(tmp_path / "metrics.duckdb").write():
+        pass
 
 
 def test_overview_says_what_to_do_next(full):

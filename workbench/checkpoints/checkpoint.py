@@ -14,7 +14,6 @@ because embedding and head are multiplied by different scales.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from workbench.checkpoints.files import CONFIG, Folder, Storage, read_json
+from workbench.checkpoints.loading import load_model, load_tokenizer
 from workbench.checkpoints.roles import (
     Layout,
     Role,
@@ -329,21 +329,7 @@ class Checkpoint:
 
     def load_model(self, *, device: str = "cpu", dtype: str = "float32") -> Any:
         """The transformers model in eval mode on ``device``, sdpa attention, no remote code."""
-        import transformers
-
-        import workbench.models  # noqa: F401  registers yulanmini and miniyulan
-
-        folder = self._local_folder("model")
-        config_class = transformers.AutoConfig.for_model(self.config["model_type"]).__class__
-        with _silent_transformers():
-            model: Any = transformers.AutoModelForCausalLM.from_pretrained(
-                folder,
-                config=config_class.from_dict(self.config),
-                dtype=getattr(torch, dtype),
-                attn_implementation="sdpa",
-                local_files_only=True,
-            )
-        return model.to(device).eval()
+        return load_model(self._local_folder("model"), self.config, device=device, dtype=dtype)
 
     @property
     def what(self) -> str:
@@ -363,19 +349,7 @@ class Checkpoint:
 
     def load_tokenizer(self) -> Any:
         """The checkpoint's own tokenizer."""
-        from transformers import AutoTokenizer
-
-        import workbench.models  # noqa: F401  AutoTokenizer wants to know the model type
-
-        folder = self._local_folder("tokenizer")
-        try:
-            return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise CheckpointError(
-                f"{self._what} has no tokenizer that can be read ({reason}); "
-                "pull the checkpoint again."
-            ) from error
+        return load_tokenizer(self._local_folder("tokenizer"), self._what)
 
     def _local_folder(self, wanted: str) -> Path:
         if self.folder is None:
@@ -415,22 +389,6 @@ def _unreadable(config: Mapping[str, Any], why: Exception, what: str) -> Checkpo
 
 def _number(scale: torch.Tensor) -> float:
     return float(scale.double().reshape(()))
-
-
-@contextmanager
-def _silent_transformers() -> Iterator[None]:
-    """No progress bar and no load report on the terminal."""
-    from transformers.utils import logging
-
-    level, bar_was_on = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar_was_on:
-            logging.enable_progress_bar()
 
 
 def _overridden(stored: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,10 @@ from workbench.cli import app
 from workbench.cli.output import Json, note, print_json, print_rows
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from analysis_db.imports import Imported
+    from analysis_db.imports.runs import StepRows
 
 import_app = typer.Typer(
     no_args_is_help=True,
@@ -130,15 +133,10 @@ def trainer_state(
 ) -> None:
     """The log_history in a trainer_state.json of Hugging Face's Trainer."""
     from analysis_db.imports.text_logs import read_trainer_state
-    from workbench.imports import columns_of, import_log
-    from workbench.settings import Home
+    from workbench.imports import columns_of
 
     columns = columns_of(None, None, metrics or [])
-    done = import_log(
-        Home.from_env(), run, [path], lambda p, rows: read_trainer_state(p, columns, rows),
-        suite=suite,
-    )  # fmt: skip
-    _show(done, as_json)
+    _import_log(lambda p, rows: read_trainer_state(p, columns, rows), run, [path], suite, as_json)
 
 
 @import_app.command(epilog="Example: workbench import tensorboard runs/a --run a")
@@ -153,15 +151,10 @@ def tensorboard(
 ) -> None:
     """The scalars in TensorBoard's event files, every step; needs the extra `tensorboard`."""
     from analysis_db.imports.tensorboard import event_files, read_events
-    from workbench.imports import columns_of, import_log
-    from workbench.settings import Home
+    from workbench.imports import columns_of
 
-    tags = columns_of(None, None, metrics or []).metrics
-    done = import_log(
-        Home.from_env(), run, event_files(paths), lambda p, rows: read_events(p, tags, rows),
-        suite=suite,
-    )  # fmt: skip
-    _show(done, as_json)
+    tags, files = columns_of(None, None, metrics or []).metrics, event_files(paths)
+    _import_log(lambda p, rows: read_events(p, tags, rows), run, files, suite, as_json)
 
 
 @import_app.command(
@@ -198,14 +191,10 @@ def csv(
 ) -> None:
     """A training log as CSV; an empty cell was not logged."""
     from analysis_db.imports.csv_log import read_csv_log
-    from workbench.imports import columns_of, import_log
-    from workbench.settings import Home
+    from workbench.imports import columns_of
 
     columns = columns_of(step, tokens, metrics or [])
-    done = import_log(
-        Home.from_env(), run, paths, lambda p, rows: read_csv_log(p, columns, rows), suite=suite
-    )
-    _show(done, as_json)
+    _import_log(lambda p, rows: read_csv_log(p, columns, rows), run, paths, suite, as_json)
 
 
 @import_app.command(epilog="Example: workbench import jsonl log.jsonl --run a --step iteration")
@@ -220,14 +209,10 @@ def jsonl(
 ) -> None:
     """A training log with one JSON object a line; null was not logged."""
     from analysis_db.imports.text_logs import read_jsonl
-    from workbench.imports import columns_of, import_log
-    from workbench.settings import Home
+    from workbench.imports import columns_of
 
     columns = columns_of(step, tokens, metrics or [])
-    done = import_log(
-        Home.from_env(), run, paths, lambda p, rows: read_jsonl(p, columns, rows), suite=suite
-    )
-    _show(done, as_json)
+    _import_log(lambda p, rows: read_jsonl(p, columns, rows), run, paths, suite, as_json)
 
 
 @import_app.command(
@@ -250,14 +235,10 @@ def log(
 ) -> None:
     """A training log as plain text; lines that the pattern does not match are passed over."""
     from analysis_db.imports.text_logs import read_text_log
-    from workbench.imports import import_log, log_pattern
-    from workbench.settings import Home
+    from workbench.imports import log_pattern
 
     compiled = log_pattern(pattern)
-    done = import_log(
-        Home.from_env(), run, paths, lambda p, rows: read_text_log(p, compiled, rows), suite=suite
-    )
-    _show(done, as_json)
+    _import_log(lambda p, rows: read_text_log(p, compiled, rows), run, paths, suite, as_json)
 
 
 @import_app.command(epilog="Example: workbench import store exported/")
@@ -272,6 +253,19 @@ def store(
 
     rows = rebuild(Store(Home.from_env().store), folder)
     print_rows([{"table": name, "rows": n} for name, n in rows.items()], as_json=as_json)
+
+
+def _import_log(
+    read: "Callable[[Path, StepRows], list[str] | None]",
+    run: str,
+    paths: list[Path],
+    suite: str | None,
+    as_json: bool,
+) -> None:
+    from workbench.imports import import_log
+    from workbench.settings import Home
+
+    _show(import_log(Home.from_env(), run, paths, read, suite=suite), as_json)
 
 
 def _show(done: "Imported", as_json: bool) -> None:

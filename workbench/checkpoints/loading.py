@@ -1,0 +1,59 @@
+"""A checkpoint's model and tokenizer in transformers, from a folder and without remote code."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from workbench.errors import CheckpointError
+
+
+def load_model(folder: Path, config: Mapping[str, Any], *, device: str, dtype: str) -> Any:
+    """The model of this config in eval mode on ``device``, sdpa attention."""
+    import transformers
+
+    import workbench.models  # noqa: F401  registers yulanmini and miniyulan
+
+    config_class = transformers.AutoConfig.for_model(config["model_type"]).__class__
+    with _silent_transformers():
+        model: Any = transformers.AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=config_class.from_dict(dict(config)),
+            dtype=getattr(torch, dtype),
+            attn_implementation="sdpa",
+            local_files_only=True,
+        )
+    return model.to(device).eval()
+
+
+def load_tokenizer(folder: Path, what: str) -> Any:
+    """The folder's tokenizer; CheckpointError names the checkpoint ``what`` if there is none."""
+    from transformers import AutoTokenizer
+
+    import workbench.models  # noqa: F401  AutoTokenizer wants to know the model type
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(
+            f"{what} has no tokenizer that can be read ({reason}); pull the checkpoint again."
+        ) from error
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """No progress bar and no load report on the terminal."""
+    from transformers.utils import logging
+
+    level, bar_was_on = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bar_was_on:
+            logging.enable_progress_bar()
