@@ -83,8 +83,8 @@ class Findings:
             least = 1 / (blocks + 1)
             if least > 0.05:
                 found.append(
-                    f"There are only {blocks:.0f} quiet look-backs of {self.leads[0].look_back} "
-                    f"steps in a series: a lead there cannot have p below {least:.2f}."
+                    f"In a series there are as few quiet look-backs of {self.leads[0].look_back} "
+                    f"steps as {blocks:.0f}: a lead there cannot have p below {least:.2f}."
                 )
         return found
 

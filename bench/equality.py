@@ -32,6 +32,9 @@ QUERY = """
     UNION ALL
     SELECT 'benchmarks', metric, NULL, NULL, task, NULL, NULL, value FROM benchmarks
     WHERE suite = 'demo' AND phase = $phase AND source = 'measured'
+    UNION ALL
+    SELECT probe, kind, view, layer, module, generate_subscripts(values, 1), NULL, unnest(values)
+    FROM sketches WHERE suite = 'demo' AND phase = $phase
 """
 
 
@@ -69,7 +72,7 @@ def measured(home: Path, phase: int, threads: int, options: list[str]) -> pd.Dat
     probes = options[options.index("--probes") + 1].split(",")
     frame = frame[frame["probe"].isin(probes)]
     keys = [column for column in frame.columns if column != "value"]
-    frame[keys] = frame[keys].astype(object).where(frame[keys].notna(), "")
+    frame[keys] = frame[keys].astype(object).where(frame[keys].notna(), "").astype(str)
     return frame.set_index(keys).sort_index()
 
 

@@ -1,4 +1,4 @@
-"""The whole path offline: train, publish, pull, probe, store. Each step is skipped when done."""
+"""The whole path offline: train, publish, pull, probe, look for spikes. What is done is skipped."""
 
 import json
 from collections.abc import Callable
@@ -119,6 +119,7 @@ def train_demo(home: Home, *, seed: int, progress: Progress) -> None:
 
 
 def _probe(home: Home, progress: Progress) -> tuple[int, int]:
+    from analysis_db.spikes import find_spikes, write_spikes
     from analysis_db.store import Store
     from workbench.catalogue import record_suite
     from workbench.jobs import ProbeRequest, probe_suite
@@ -143,6 +144,9 @@ def _probe(home: Home, progress: Progress) -> tuple[int, int]:
             f"{len(result.failed)} of {total} measurements failed, first {first.job.name}: "
             f"{first.error}; see `workbench failures demo`."
         )
+    store = Store(home.store)
+    progress.step("Searching the training log for spikes")
+    write_spikes(store, find_spikes(store, NAME))
     sql = "SELECT count(*) AS n FROM phase_metrics WHERE suite = $s"
-    values = Store(home.store).table(sql, {"s": NAME})["n"][0].as_py()
+    values = store.table(sql, {"s": NAME})["n"][0].as_py()
     return len(result.outcomes) + len(result.plan.done), values

@@ -65,6 +65,10 @@ def phase_lines(
             )
         )
     fig.update_layout(showlegend=len(chosen) > 1)
-    fig.update_yaxes(title={"text": y_title}, **(log_axis(frame["value"]) if log else {}))
+    if log:
+        fig.update_yaxes(log_axis(frame["value"]))
+    elif (frame["value"] >= 0).all():
+        fig.update_yaxes(rangemode="nonnegative")
+    fig.update_yaxes(title={"text": y_title})
     draw_axis(fig, axis)
     return fig

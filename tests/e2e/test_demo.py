@@ -265,8 +265,7 @@ def test_the_store_exported_and_made_again_is_equal(demo_home, store, tmp_path):
         assert again.table(sql).equals(store.table(sql)), view
 
 
-def test_spikes_of_the_demo_run_are_kept(demo_home, store):
-    workbench("spikes", "demo", home=demo_home)
+def test_the_demo_searches_its_log_for_spikes(store):
     scores = rows(store, "SELECT metric, n FROM spike_scores WHERE run = 'demo'")
     assert {row["metric"] for row in scores} == {"loss", "grad_norm"}
     assert {row["n"] for row in scores} == {972}

@@ -129,7 +129,10 @@ def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
     if as_json:
         print_rows(rows, as_json=True)
     else:
-        marked = [{key: _MARKS.get(value, value) for key, value in row.items()} for row in rows]
+        marked = [
+            {key: _MARKS.get(value, value) for key, value in row.items() if key != "stage"}
+            for row in rows
+        ]
         print_rows(marked, as_json=False, title=f"Suite {suite}")
         note.print("  ".join(f"{mark} {word}" for word, mark in _MARKS.items()))
         for sentence in absences(suite, home):

@@ -339,8 +339,8 @@ def coverage(name: str, home: Home) -> list[dict[str, Any]]:
 
 def _unmeasured(phase: Phase, need: str) -> str:
     """Missing or absent, for a suite or a probe that the store does not know yet."""
-    published = phase.repo_id is not None or phase.folder is not None
-    return "missing" if published and (need != "optimizer" or phase.has_optimizer) else "absent"
+    there = phase.is_published and (need != "optimizer" or phase.has_optimizer)
+    return "missing" if there else "absent"
 
 
 def absences(name: str, home: Home) -> list[str]:

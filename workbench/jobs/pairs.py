@@ -130,12 +130,18 @@ def compare_two(
     from workbench.jobs import ProbeRequest, probe_suite
 
     suite = load_suite(name, home)
-    chosen = sorted({phase.phase for spec in (a, b) for phase in suite.select(spec)})
+    phases = {phase.phase: phase for spec in (a, b) for phase in suite.select(spec)}
+    chosen = sorted(phases)
     if len(chosen) != 2:
         raise UsageError(f"{a} and {b} name {len(chosen)} phases: name two different ones.")
-    absent = [p for p in suite.phases if p.phase in chosen and find_snapshot(suite, p) is None]
-    if absent:
-        numbers = ",".join(str(phase.phase) for phase in absent)
+    for number, phase in phases.items():
+        if not phase.is_published:
+            raise UsageError(
+                f"No checkpoint of phase {number} was published: compare its neighbours."
+            )
+    unpulled = [n for n in chosen if find_snapshot(suite, phases[n]) is None]
+    if unpulled:
+        numbers = ",".join(map(str, unpulled))
         raise UsageError(
             f"Phase {numbers} is not on disk, and an exact comparison needs both: "
             f"`workbench pull {name} --phases {numbers}`."

@@ -118,8 +118,7 @@ def plan_jobs(
     for phase in phases:
         source = sources.get(phase.phase)
         if source is None:
-            unpublished = phase.repo_id is None and phase.folder is None
-            (absent if unpublished else missing).append(phase)
+            (missing if phase.is_published else absent).append(phase)
             continue
         for probe, parts in chosen.items():
             if probe.needs == "optimizer" and not source.optimizer:

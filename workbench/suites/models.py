@@ -56,6 +56,11 @@ class Phase(BaseModel):
         return json.dumps(self.overrides, sort_keys=True)
 
     @property
+    def is_published(self) -> bool:
+        """Is there a checkpoint, on the Hub or as a folder?"""
+        return self.repo_id is not None or self.folder is not None
+
+    @property
     def form(self) -> Form:
         """How the weights are parameterised, by the published model type."""
         return FORM_OF_MODEL_TYPE.get(self.model_type, "plain")

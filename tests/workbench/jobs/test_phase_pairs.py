@@ -28,12 +28,12 @@ WIDE = ("changes.width=256",)  # narrower than a matrix of the fixture is large
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """Four phases on a local Hub; 3 is 2 merged into a Llama, 4 the same weights as 1."""
+    """Five phases of a local Hub; 3 is 2 merged into a Llama, 4 is 1 again, 5 is not published."""
     home = Home(tmp_path_factory.mktemp("pairs") / "home")
     hub = home.suites / "small" / "hub" / "o"
     hub.mkdir(parents=True)
     (home.suites / "small.toml").write_text(TOML)
-    rows = [f"{n},o/p{n},miniyulan,{n / 2}" for n in range(1, 5)]
+    rows = [f"{n},o/p{n},miniyulan,{n / 2}" for n in range(1, 5)] + ["5,,miniyulan,2.5"]
     header = "phase,repo_id,model_type,tokens_b"
     (home.suites / "small/phases.csv").write_text("\n".join([header, *rows]))
     for n in (1, 2):
@@ -143,6 +143,8 @@ def test_two_phases_are_compared_exactly_on_demand(home):
     assert [alarm[:19] for alarm in alarms] == ["phase 2 and phase 3"]
     with pytest.raises(UsageError, match=r"Phase 4 is not on disk.*workbench pull small"):
         compare_two("small", "1", "4", home)
+    with pytest.raises(UsageError, match="No checkpoint of phase 5 was published"):
+        compare_two("small", "1", "5", home)
     with pytest.raises(UsageError, match="name two different ones"):
         compare_two("small", "2", "2", home)
 
