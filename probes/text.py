@@ -81,10 +81,6 @@ class Windows:
         """Scored tokens: all but the start token of each window."""
         return int(self.lengths.sum()) - len(self.lengths)
 
-    def full(self, count: int) -> torch.Tensor:
-        """The first ``count`` windows without padding (ids_NT); fewer if the text has fewer."""
-        return self.ids[self.lengths == self.ids.shape[1]][:count]
-
     def batches(self, size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """(ids_BT, labels_BT) with label -100 where nothing is scored, long windows first."""
         for chosen in self.lengths.argsort(descending=True, stable=True).split(size):
@@ -257,11 +253,6 @@ def _cut(texts: tuple[str, ...], tokenizer: Any, start: int, length: int) -> Win
         lengths=torch.tensor([len(window) for window in windows]),
         bytes=sum(len(text.encode()) for text in texts),
     )
-
-
-def full_windows(windows: Mapping[str, Windows], per_domain: int) -> torch.Tensor:
-    """Unpadded windows of all domains in turn (ids_NT), ``per_domain`` of each."""
-    return torch.cat([domain.full(per_domain) for domain in windows.values()])
 
 
 def token_hash(ids_NT: torch.Tensor, lengths_N: torch.Tensor | None = None) -> str:

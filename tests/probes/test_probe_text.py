@@ -6,11 +6,11 @@ import lzma
 import pytest
 import torch
 
+from probes.sites import packed
 from probes.text import (
     TextSettings,
     cut,
     first_documents,
-    full_windows,
     long_text,
     probe_text,
     token_hash,
@@ -38,7 +38,7 @@ def test_every_token_is_scored_once_and_in_order(llama):
 def test_shipped_text_has_four_domains_and_full_windows_of_each(llama):
     domains = cut(probe_text(), llama.load_tokenizer(), llama.config, 64)
     assert list(domains) == ["chinese", "code", "maths", "web"]
-    assert full_windows(domains, 3).shape == (12, 64)
+    assert packed(domains, 3).shape == (12, 64)
 
 
 PASSAGE = 200
