@@ -123,7 +123,8 @@ class Measurements:
     benchmarks: list[dict[str, Any]] = field(default_factory=list)
     sketches: list[dict[str, Any]] = field(default_factory=list)
     notes: dict[str, str] = field(default_factory=dict)
-    """Facts about the run that are no numbers, such as the hash of the token set."""
+    """Facts about the run that are no numbers, such as the hash of the token set. What stands under
+    ``warning`` is told to the user: the end of a sentence that begins with the job's name."""
 
     def add(
         self,

@@ -84,21 +84,34 @@ class Harness:
         return Path(self._folded.name) / "llama"
 
 
+class Cuts(logging.Handler):
+    """Counts how often lm-eval says that it cut a request to what the model sees."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.n = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.n += "runcati" in record.getMessage()
+
+
 @contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> Iterator[Cuts]:
     """Keep lm-eval's bars and prints off the terminal, and its bootstrap in this process."""
-    logger = logging.getLogger("lm_eval")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger, cuts = logging.getLogger("lm_eval"), Cuts()
+    level, propagate, handlers = logger.level, logger.propagate, logger.handlers
+    logger.setLevel(logging.WARNING)
+    logger.propagate, logger.handlers = False, [cuts]
     try:
         with (
             environment(DISABLE_MULTIPROC="1"),
             contextlib.redirect_stdout(io.StringIO()),
             contextlib.redirect_stderr(io.StringIO()),
         ):
-            yield
+            yield cuts
     finally:
         logger.setLevel(level)
+        logger.propagate, logger.handlers = propagate, handlers
 
 
 @contextlib.contextmanager

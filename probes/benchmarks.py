@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, PositiveInt
 from probes.base import Measurements, Measuring, Part, Probe, ProbedCheckpoint, ProbeSettings
 from probes.batches import with_batch_size
 from probes.benchmark_groups import NEEDS_CODE, TASKS, Wanted, resolve
-from probes.benchmark_models import Backend, Harness, check_backend, environment, quiet
+from probes.benchmark_models import Backend, Cuts, Harness, check_backend, environment, quiet
 from probes.benchmark_sources import Loaded, file_digest, load
 from workbench.errors import UsageError, WorkbenchError
 
@@ -93,25 +93,35 @@ class BenchmarksProbe(Probe):
                 found.add(part.name, None, reason=part.reason)
             else:
                 assert isinstance(part.settings, BenchmarksSettings)
-                found.benchmarks += self._measure_task(checkpoint, part.settings, measuring)
+                self._measure_task(checkpoint, part.settings, measuring, found)
             measuring.progress(done / len(parts))
         return found
 
     def _measure_task(
-        self, checkpoint: ProbedCheckpoint, settings: BenchmarksSettings, measuring: Measuring
-    ) -> Iterator[dict[str, Any]]:
+        self,
+        checkpoint: ProbedCheckpoint,
+        settings: BenchmarksSettings,
+        measuring: Measuring,
+        found: Measurements,
+    ) -> None:
         (task,) = resolve(settings.tasks, run_code=True, limit=settings.limit)
         max_length = _max_length(checkpoint, settings)
         with ExitStack() as stack:
-            stack.enter_context(quiet())
+            cuts = stack.enter_context(quiet())
             if settings.run_code:  # what the code metric of Hugging Face asks its user to confirm
                 stack.enter_context(environment(HF_ALLOW_CODE_EVAL="1"))
             loaded = load(task, metadata=_metadata(checkpoint, task, max_length))
             unsafe = [name for name, t in loaded.tasks["tasks"].items() if _runs_code(t)]
             if unsafe and not settings.run_code:
                 raise WorkbenchError(f"{unsafe[0]} was not run: {NEEDS_CODE}.")
-            results = self._results(checkpoint, settings, measuring, loaded, max_length)
-        return _rows(results, loaded)
+            results = self._results(checkpoint, settings, measuring, loaded, max_length, cuts)
+        found.benchmarks += _rows(results, loaded)
+        if cuts.n:
+            found.notes["warning"] = (
+                f"the model sees {max_length} tokens, and {cuts.n} requests were longer: of their "
+                "beginning, so of the examples, a part is missing, and the scores are no longer "
+                "those of the task"
+            )
 
     def _results(
         self,
@@ -120,6 +130,7 @@ class BenchmarksProbe(Probe):
         measuring: Measuring,
         loaded: Loaded,
         max_length: int,
+        cuts: Cuts,
     ) -> dict[str, Any]:
         from lm_eval import evaluate
 
@@ -128,6 +139,7 @@ class BenchmarksProbe(Probe):
             self._harness = held = Harness(checkpoint, settings.backend, measuring)
 
         def run(batch_size: int) -> dict[str, Any]:
+            cuts.n = 0  # of a try that ran out of memory
             results: dict[str, Any] = evaluate(
                 held.of(max_length, batch_size),
                 loaded.tasks,

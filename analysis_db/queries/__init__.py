@@ -35,6 +35,7 @@ from analysis_db.queries.suites import (
     suites,
     totals,
     view_columns,
+    warnings,
 )
 from analysis_db.queries.training import (
     every_training_run,
@@ -79,4 +80,5 @@ __all__ = [
     "training_runs",
     "training_series",
     "view_columns",
+    "warnings",
 ]

@@ -60,6 +60,18 @@ def failures(store: Store, suite: str) -> pd.DataFrame:
     )
 
 
+def warnings(store: Store, suite: str) -> pd.DataFrame:
+    """run_id, phase, part, warning: what probes say of the values of their newest runs."""
+    return store.frame(
+        """
+        SELECT run_id, phase, part, json_extract_string(notes, '$.warning') AS warning
+        FROM data.newest_run WHERE suite = $suite AND warning IS NOT NULL
+        ORDER BY phase, part
+        """,
+        {"suite": suite},
+    )
+
+
 def audits(store: Store, suite: str) -> pd.DataFrame:
     """The newest audit of each phase that was ever audited: the columns of ``audits``."""
     return store.frame("SELECT * FROM audits WHERE suite = $suite ORDER BY phase", {"suite": suite})

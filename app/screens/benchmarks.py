@@ -4,7 +4,7 @@ import pandas as pd
 import streamlit as st
 
 from app.benchmark_series import beside_published, by_group, with_series
-from app.components import chart, explain_gaps, heading, nothing, pick, pick_axis, table
+from app.components import chart, explain_gaps, heading, nothing, phases, pick, pick_axis, table
 from app.data import load, suite
 from app.figures.axis import AxisKind, PhaseAxis, phase_axis
 from app.figures.benchmarks import compared_scores, measured_scores, published_scores
@@ -90,6 +90,10 @@ def measured(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
         f"{name}-measured-{group}-{metric}",
         f"Measured {metric} over phases with band.",
     )
+    told = rows[["run_id", "task"]].merge(load("warnings", name), on="run_id")
+    for warning, of in told.groupby("warning"):
+        tasks = ", ".join(sorted(of["task"].unique()))
+        st.warning(f"**{tasks}**, phase {phases(sorted(of['phase'].unique()))}: {warning}.")
     st.caption(SAMPLING_ERROR)
     explain_gaps(axis)
 

@@ -72,6 +72,12 @@ def test_a_longer_context_than_the_checkpoint_has_is_refused(llama):
         measured(llama, max_length=1024)
 
 
+def test_requests_that_were_cut_are_counted_and_told(llama):
+    assert measured(llama, tasks=("last_word",)).notes == {}
+    cut = measured(llama, tasks=("last_word",), max_length=24)
+    assert cut.notes["warning"].startswith("the model sees 24 tokens, and 6 requests were longer")
+
+
 def test_an_unknown_task_is_refused_with_what_is_near():
     with pytest.raises(UsageError, match=r"no benchmark task 'helaswag': did you mean hellaswag"):
         BenchmarksProbe.parts(BenchmarksProbe.Settings(tasks="shipped,helaswag"))

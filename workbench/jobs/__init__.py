@@ -79,6 +79,17 @@ class ProbeResult:
             for outcome in self.outcomes
         ]
 
+    def warnings(self) -> list[str]:
+        """What probes say of their own values, one sentence for all phases it is true of."""
+        found: dict[tuple[str, str], list[Phase]] = {}
+        for outcome in self.outcomes:
+            if outcome.warning is not None:
+                what = f"{outcome.job.probe.id} {outcome.job.part}".rstrip()
+                found.setdefault((what, outcome.warning), []).append(outcome.job.phase)
+        return [
+            f"{what}, phase {_spans(phases)}: {said}." for (what, said), phases in found.items()
+        ]
+
     def summary(self) -> str:
         """What was done, skipped and not possible, in one or two sentences."""
         plan = self.plan

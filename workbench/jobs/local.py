@@ -33,6 +33,8 @@ class Outcome:
     rows: int
     error: str | None
     """The last line of the traceback, for a job that failed."""
+    warning: str | None = None
+    """What the probe says of its own values, as its note ``warning``."""
 
 
 def run_jobs(
@@ -76,7 +78,7 @@ def run_jobs(
             tables, error, last_line = {}, traceback.format_exc(), str(refusal)
             store.write_run(_record(job, started, seconds, error, notes), tables)
         rows = sum(table.num_rows for table in tables.values())
-        outcomes.append(Outcome(job, seconds, rows, last_line))
+        outcomes.append(Outcome(job, seconds, rows, last_line, notes.get("warning")))
         on_end(outcomes[-1])
         if job is jobs[-1] or jobs[len(outcomes)].phase != job.phase:
             opened = probe = None

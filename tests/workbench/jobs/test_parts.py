@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from analysis_db import queries
 from analysis_db.store import Store
 from tests.fixtures.tiny_checkpoint import write_llama
 from workbench.downloads import pull_suite
@@ -108,6 +109,15 @@ def test_tasks_asked_for_later_do_not_hide_earlier_ones(home):
     (run,) = Store(home.store).table(sql).to_pylist()
     assert (len(run["commit_sha"]), run["part"]) == (40, "last_word limit 4")
     assert "model.safetensors" in json.loads(run["file_hashes"])
+
+
+def test_what_a_probe_says_of_its_values_is_told_and_kept(home):
+    result = probe_suite(asked("last_word", "benchmarks.max_length=24"), home)
+    (told,) = result.warnings()
+    assert told.startswith("benchmarks last_word limit 4, phase 1: the model sees 24 tokens, and 4")
+    (kept,) = queries.warnings(Store(home.store), "small").to_dict("records")
+    assert (kept["phase"], kept["part"]) == (1, "last_word limit 4")
+    assert f"benchmarks {kept['part']}, phase 1: {kept['warning']}." == told
 
 
 def test_what_is_not_run_is_said(home):
