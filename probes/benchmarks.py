@@ -118,9 +118,8 @@ class BenchmarksProbe(Probe):
         found.benchmarks += _rows(results, loaded)
         if cuts.n:
             found.notes["warning"] = (
-                f"the model sees {max_length} tokens, and {cuts.n} requests were longer: of their "
-                "beginning, so of the examples, a part is missing, and the scores are no longer "
-                "those of the task"
+                f"the model sees {max_length} tokens, and {cuts.n} requests were longer: their "
+                "beginning is cut off, and the scores are not those of the whole task"
             )
 
     def _results(
