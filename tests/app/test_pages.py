@@ -66,8 +66,8 @@ def test_file_that_is_no_store_is_one_sentence(tmp_path, monkeypatch):
     assert "cannot be opened as a metrics store" in app.error[0].value
 
 
-def test_a_page_opens_the_store_once_and_lets_go_of_it(tmp_path, monkeypatch):
-    synthetic.build(tmp_path)
+def test_a_page_opens_the_store_once_and_lets_go_of_it(home, tmp_path, monkeypatch):
+    shutil.copy(home / "metrics.duckdb", tmp_path)
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
     monkeypatch.setattr("analysis_db.store.PATIENCE_S", 0.05)
     opened, connect = [], duckdb.connect

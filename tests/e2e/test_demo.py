@@ -7,13 +7,14 @@ import csv
 import io
 import json
 import re
+import subprocess
 
 import pytest
 
 from analysis_db import Store
 from analysis_db.export import rebuild
 from tests.app.browser import PAGES, chromium, dashboard, visit
-from tests.e2e.command import workbench
+from tests.e2e.command import WORKBENCH, environment, workbench
 from workbench.settings import Home
 from workbench.suites import load_suite
 
@@ -263,6 +264,14 @@ def test_the_store_exported_and_made_again_is_equal(demo_home, store, tmp_path):
     for view in ("phase_metrics", "runs", "training_steps", "findings"):
         sql = f"FROM {view} ORDER BY ALL"
         assert again.table(sql).equals(store.table(sql)), view
+
+
+def test_status_of_all_probes_fits_a_terminal_of_80_columns(demo_home):
+    env = environment(demo_home) | {"COLUMNS": "80"}
+    done = subprocess.run(
+        [WORKBENCH, "status", "demo"], env=env, capture_output=True, text=True, check=True
+    )
+    assert any(line.split() == ["phase", *sorted(PROBES)] for line in done.stdout.splitlines())
 
 
 def test_the_demo_searches_its_log_for_spikes(store):

@@ -43,6 +43,9 @@ def print_rows(
         table.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else _cell(value) for value in row.values()))
+    unfolded = console.measure(table, options=console.options.update(width=10_000))
+    if unfolded.maximum > console.width:
+        table.padding = (0, 0, 0, 0)  # sooner than words are folded
     console.print(table)
 
 
