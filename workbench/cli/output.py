@@ -43,10 +43,16 @@ def print_rows(
         table.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else _cell(value) for value in row.values()))
-    unfolded = console.measure(table, options=console.options.update(width=10_000))
-    if unfolded.maximum > console.width:
+    if _width(table) > console.width:
         table.padding = (0, 0, 0, 0)  # sooner than words are folded
+        if _width(table) > console.width:  # prose, which is folded anyway
+            table.padding = (0, 1, 0, 0)
     console.print(table)
+
+
+def _width(table: Table) -> int:
+    """Columns of the terminal that the table takes when nothing is folded."""
+    return console.measure(table, options=console.options.update(width=10_000)).maximum
 
 
 def print_json(content: Any) -> None:
