@@ -70,16 +70,17 @@ def pairs_to_do(store: Store, suite: str, kind: str) -> list[PairToDo]:
     """Pairs that were never compared, or of which a side has been measured anew since."""
     runs = sketch_runs(store, suite, kind)
     known = store.table(
-        "SELECT fingerprint_a, fingerprint_b, bool_or(exact) AS exact, max(computed_at) AS at "
-        "FROM data.pair_run WHERE suite = $suite AND kind = $kind AND method_version = $version "
-        "GROUP BY ALL",
+        "SELECT phase_a, phase_b, fingerprint_a, fingerprint_b, bool_or(exact) AS exact, "
+        "max(computed_at) AS at FROM data.pair_run "
+        "WHERE suite = $suite AND kind = $kind AND method_version = $version GROUP BY ALL",
         {"suite": suite, "kind": kind, "version": METHOD_VERSION},
     ).to_pylist()
-    done = {(row["fingerprint_a"], row["fingerprint_b"]): row for row in known}
+    columns = ("phase_a", "phase_b", "fingerprint_a", "fingerprint_b")
+    done = {tuple(row[column] for column in columns): row for row in known}
     found = []
     for i, a in enumerate(runs):
         for b in runs[i + 1 :]:
-            row = done.get((a.fingerprint, b.fingerprint))
+            row = done.get((a.phase, b.phase, a.fingerprint, b.fingerprint))
             fresh = row and (row["exact"] or row["at"] > max(a.started_at, b.started_at))
             if a.probe == b.probe and not fresh:
                 found.append(PairToDo(a, b))

@@ -75,7 +75,7 @@ class RunRecord:
     """JSON, as are file_hashes, overrides and notes."""
     settings_hash: str
     status: str
-    """complete or failed"""
+    """complete or failed; ``mark_damaged`` makes it damaged."""
     started_at: datetime
     seconds: float
     device: str
@@ -90,6 +90,8 @@ class RunRecord:
     error: str | None = None
     part: str = ""
     """The piece of the probe's work, where it has several, such as one benchmark task."""
+    verified: bool | None = None
+    """Whether each file was compared with its hash in file_hashes."""
 
 
 def schema_scripts() -> list[tuple[int, str]]:
@@ -270,12 +272,46 @@ class Store:
             insert(connection, "audit", [{**stamped, **row} for row in audits])
             insert(connection, "audit_finding", [{"suite": suite, **row} for row in findings])
 
-    def complete_fingerprints(self, suite: str) -> set[str]:
-        """The fingerprints of the runs that the views show; empty when there is no store yet."""
+    def mark_damaged(self, repo_id: str, name: str, address: str, since: datetime | None) -> int:
+        """Mark the complete runs that rest on a damaged file, so that no view shows their values.
+
+        They are those of the repository with this content address in their file_hashes that
+        started at ``since`` or later (None: at any time). Comparisons made with them are removed.
+        Returns the number of runs.
+        """
+        if not self.path.exists():
+            return 0
+        reason = f"{name} was found damaged after this run had read it: measure again."
+        sql = """
+            UPDATE data.run SET status = 'damaged', error = $reason
+            WHERE status = 'complete' AND repo_id = $repo_id AND contains(file_hashes, $address)
+              AND ($since IS NULL OR started_at >= $since)
+            RETURNING suite, phase, started_at
+        """
+        given = {"reason": reason, "repo_id": repo_id, "address": address, "since": since}
+        with self.write() as connection:
+            marked = connection.execute(sql, given).fetchall()
+            for suite, phase, started_at in marked:
+                for table in ("pair_measurement", "pair_run"):
+                    connection.execute(
+                        f"""
+                        DELETE FROM data.{table} WHERE run_id IN (
+                            SELECT run_id FROM data.pair_run
+                            WHERE suite = $suite AND $phase IN (phase_a, phase_b)
+                              AND computed_at >= $started_at
+                        )
+                        """,
+                        {"suite": suite, "phase": phase, "started_at": started_at},
+                    )
+        return len(marked)
+
+    def complete_jobs(self, suite: str) -> set[tuple[int, str, str]]:
+        """(phase, part, fingerprint) of the runs that the views show; empty without a store."""
         if not self.path.exists():
             return set()
-        sql = "SELECT fingerprint FROM data.newest_run WHERE suite = $suite"
-        return set(self.table(sql, {"suite": suite})["fingerprint"].to_pylist())
+        sql = "SELECT phase, part, fingerprint FROM data.newest_run WHERE suite = $suite"
+        rows = self.table(sql, {"suite": suite}).to_pylist()
+        return {(row["phase"], row["part"], row["fingerprint"]) for row in rows}
 
     def _connect(
         self, reader_config: Mapping[str, Any] | None, deadline: float

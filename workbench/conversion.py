@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from workbench.errors import UsageError
-from workbench.hub.cache import find_snapshot
+from workbench.hub.cache import Snapshot, find_snapshot
 from workbench.hub.failures import phase_name
+from workbench.hub.hashes import FileHashes
 from workbench.settings import Home
 from workbench.suites import Phase, Suite, load_suite
 
@@ -33,7 +34,7 @@ def convert_phase(
     """Write the checkpoint of the one phase that ``spec`` names, from the disk, as a Llama.
 
     The suite's overrides of the config are applied. Raises UsageError for more than one phase or
-    one that is not on disk, and what `fold_to_llama` raises.
+    one that is not on disk, DamagedFile, and what `fold_to_llama` raises.
     """
     suite = load_suite(suite_name, home)
     chosen = suite.select(spec)
@@ -43,17 +44,19 @@ def convert_phase(
         )
     (phase,) = chosen
     name = phase_name(suite, phase)
-    folder = _folder_of(suite, phase, name)
+    snapshot = _snapshot_of(suite, phase, name, FileHashes(home.hashes))
 
     import torch
 
     from workbench.checkpoints.llama import fold_to_llama
+    from workbench.jobs.supply import check_files
 
+    check_files(suite, phase, snapshot)
     # Memory and disk set the pace. A second thread adds nothing, and on a busy machine the two
     # wait for each other: measured, ten times as long.
     torch.set_num_threads(1)
     written = fold_to_llama(
-        folder,
+        snapshot.path,
         out,
         phase.overrides,
         dtype=None if dtype is None else getattr(torch, dtype),
@@ -63,10 +66,10 @@ def convert_phase(
     return Converted(name, phase, written)
 
 
-def _folder_of(suite: Suite, phase: Phase, name: str) -> Path:
-    found = find_snapshot(suite, phase)
+def _snapshot_of(suite: Suite, phase: Phase, name: str, hashes: FileHashes) -> Snapshot:
+    found = find_snapshot(suite, phase, hashes)
     if found is not None:
-        return found.path
+        return found
     if phase.folder is not None:
         raise UsageError(f"{name}: {phase.folder} lacks config or weights: complete it first.")
     if phase.repo_id is None:

@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from analysis_db.store import Store
@@ -11,7 +12,8 @@ from workbench.catalogue import record_suite
 from workbench.errors import WorkbenchError
 from workbench.hub.cache import Snapshot, cache_folder, find_snapshot
 from workbench.hub.endpoint import hub_of
-from workbench.hub.failures import HubError
+from workbench.hub.failures import HubError, phase_name
+from workbench.hub.hashes import Damage, FileHashes
 from workbench.hub.ledger import ledger_of
 from workbench.hub.pull import PullPlan, plan_pull, pull_phase
 from workbench.settings import Home
@@ -114,8 +116,10 @@ def pull_suite(
     on_bytes: Callable[[Phase, int, int], None] = lambda phase, done, total: None,
     on_end: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[dict[str, Any]]:
-    """Pull phase after phase; one row each, with status on disk, absent or failed.
+    """Pull phase after phase; one row each, with status on disk, repaired, absent or failed.
 
+    A phase is repaired when a file of it was here and damaged. Runs that may have read that file
+    are marked, so that the next ``workbench probe`` measures them again.
     ``on_bytes`` is told (phase, bytes done, bytes in all) while a phase is fetched, ``on_end``
     (phases done, phases in all) after each. Raises WorkbenchError before anything is fetched when
     the chosen phases, what is cached of them included, take more than ``max_disk`` bytes.
@@ -125,19 +129,65 @@ def pull_suite(
     if max_disk is not None:
         _check_budget(suite, chosen, with_optimizer, max_disk)
     rows: list[dict[str, Any]] = []
+    store, hashes = Store(home.store), FileHashes(home.hashes)
     with hub_of(suite) as endpoint:
         for phase in chosen:
             row = _named(phase)
+            repairs = _Repairs(store, suite, phase)
             try:
-                found = _pull(suite, phase, endpoint, with_optimizer, partial(on_bytes, phase))
+                found = (
+                    find_snapshot(suite, phase)
+                    if phase.repo_id is None
+                    else pull_phase(
+                        suite,
+                        phase,
+                        endpoint=endpoint,
+                        with_optimizer=with_optimizer and phase.has_optimizer,
+                        hashes=hashes,
+                        progress=partial(on_bytes, phase),
+                        on_damaged=repairs.mark,
+                    )
+                )
                 if found is not None and found.commit_sha:
                     ledger_of(suite, home).disown(found, phase.revision)
-                rows.append(row | _pulled(found))
+                rows.append(row | _pulled(found) | repairs.row())
             except HubError as error:
                 rows.append(row | _pulled(None) | {"status": "failed", "message": str(error)})
             on_end(len(rows), len(chosen))
-    record_suite(suite, Store(home.store))
+    record_suite(suite, store)
     return rows
+
+
+class _Repairs:
+    """Damaged files of a phase: marks what rests on them, and tells the user."""
+
+    def __init__(self, store: Store, suite: Suite, phase: Phase) -> None:
+        self._store, self._suite, self._phase = store, suite, phase
+        self._lock = Lock()
+        self._names: list[str] = []
+        self._runs = 0
+
+    def mark(self, name: str, damage: Damage) -> None:
+        with self._lock:  # files are checked by several threads
+            self._names.append(name)
+            repo_id = self._phase.repo_id or ""
+            self._runs += self._store.mark_damaged(repo_id, name, damage.address, damage.since)
+
+    def row(self) -> dict[str, Any]:
+        """The fields of the phase's row that differ from those of a sound phase."""
+        if not self._names:
+            return {}
+        message = (
+            f"{phase_name(self._suite, self._phase)}: {', '.join(self._names)} was damaged and has "
+            "been fetched again."
+        )
+        if self._runs:
+            message += (
+                f" {self._runs} run{'s' if self._runs > 1 else ''} may have read the damaged "
+                "bytes and no longer count as measured: run `workbench probe "
+                f"{self._suite.name} --phases {self._phase.phase}`."
+            )
+        return {"status": "repaired", "message": message}
 
 
 def _check_budget(suite: Suite, phases: list[Phase], with_optimizer: bool, max_disk: int) -> None:
@@ -156,19 +206,6 @@ def _check_budget(suite: Suite, phases: list[Phase], with_optimizer: bool, max_d
             f"{max_disk / 1e9:,.2f} GB ({some}): choose fewer, or measure all of them with "
             f"`workbench probe {suite.name} --stream --max-disk ...`."
         )
-
-
-def _pull(
-    suite: Suite,
-    phase: Phase,
-    endpoint: str | None,
-    with_optimizer: bool,
-    progress: Callable[[int, int], None],
-) -> Snapshot | None:
-    if phase.repo_id is None:
-        return find_snapshot(suite, phase)
-    optimizer = with_optimizer and phase.has_optimizer
-    return pull_phase(suite, phase, endpoint=endpoint, with_optimizer=optimizer, progress=progress)
 
 
 def _pulled(found: Snapshot | None) -> dict[str, Any]:

@@ -27,3 +27,8 @@ class Home:
     @property
     def runs(self) -> Path:
         return self.root / "runs"
+
+    @property
+    def hashes(self) -> Path:
+        """What ``hub.hashes.FileHashes`` remembers of files that were hashed."""
+        return self.root / "verified.jsonl"

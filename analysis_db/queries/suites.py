@@ -28,7 +28,7 @@ def phases(store: Store, suite: str) -> pd.DataFrame:
 
 
 def coverage(store: Store, suite: str) -> pd.DataFrame:
-    """phase, probe, status (measured, failed, missing, absent), reason, a row for each pair."""
+    """phase, probe, status (measured, failed, missing, absent), reason: the view ``coverage``."""
     return store.frame(
         "SELECT phase, probe, status, reason FROM coverage WHERE suite = $suite "
         "ORDER BY probe, phase",
@@ -37,23 +37,17 @@ def coverage(store: Store, suite: str) -> pd.DataFrame:
 
 
 def failures(store: Store, suite: str) -> pd.DataFrame:
-    """The newest failed run of each phase, probe and part that has no complete one.
+    """The newest failed run of each phase, probe and part that has not succeeded since.
 
-    Columns: phase, probe, part, started_at, seconds, error (the traceback).
+    Columns: phase, probe, part, started_at, seconds, error (the traceback), measured (whether the
+    values of an older run are shown).
     """
     return store.frame(
         """
-        SELECT r.phase, r.probe, r.part, r.started_at, r.seconds, r.error
-        FROM runs r
+        SELECT r.phase, r.probe, r.part, r.started_at, r.seconds, r.error, r.measured
+        FROM data.open_failure r
         JOIN phases p ON p.suite = r.suite AND p.phase = r.phase
-        WHERE r.suite = $suite AND r.status = 'failed' AND NOT EXISTS (
-            FROM runs c
-            WHERE c.suite = r.suite AND c.phase = r.phase AND c.probe = r.probe
-              AND c.status = 'complete' AND (c.part = r.part OR r.part = '')
-        )
-        QUALIFY row_number() OVER (
-            PARTITION BY r.phase, r.probe, r.part ORDER BY r.started_at DESC
-        ) = 1
+        WHERE r.suite = $suite
         ORDER BY r.phase, r.probe, r.part
         """,
         {"suite": suite},

@@ -224,12 +224,12 @@ def test_error_inside_a_write_undoes_it(store):
     assert store.table("SELECT * FROM phases").num_rows == 3
 
 
-def test_fingerprints_of_complete_runs_only(store, tmp_path):
+def test_jobs_of_complete_runs_only(store, tmp_path):
     store.write_run(run("a"), measurements(0.5))
     store.write_run(run("b", status="failed"), {})
     store.write_run(run("c", suite="other"), {})
-    assert store.complete_fingerprints("s") == {"print of a"}
-    assert Store(tmp_path / "none.duckdb").complete_fingerprints("s") == set()
+    assert store.complete_jobs("s") == {(1, "", "print of a")}
+    assert Store(tmp_path / "none.duckdb").complete_jobs("s") == set()
 
 
 def test_suite_and_probes_are_replaced_not_doubled(store):

@@ -99,7 +99,7 @@ def probe(
         )
     _say_unusable()
     failed = result.failed
-    print_rows(result.rows(), as_json=as_json, empty="Nothing was left to measure.")
+    print_rows(result.rows(), as_json=as_json, empty=result.nothing_done())
     if not as_json:
         console.print(result.summary(), highlight=False)
     for outcome in failed:
@@ -114,13 +114,24 @@ def probe(
         raise typer.Exit(1)
 
 
-_MARKS = {"measured": "✓", "failed": "✗", "missing": "·", "absent": "–"}
+_MARKS = {
+    "measured": "✓",
+    "measured, newer attempt failed": "✓✗",
+    "measured, failed in part": "✓!",
+    "failed": "✗",
+    "missing": "·",
+    "absent": "–",
+}
 """Eight probes and more have to fit in a terminal."""
+_FAILED = {"failed", *(word for word in _MARKS if word.startswith("measured, "))}
 
 
 @app.command(epilog="Example: workbench status demo")
 def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
-    """Show the matrix of phases and probes: measured, failed, missing or absent."""
+    """Show the matrix of phases and probes: measured, failed, missing or absent.
+
+    Where values are shown and a newer attempt or a part of the probe failed, the status says so.
+    """
     from workbench.jobs import absences, coverage
     from workbench.settings import Home
 
@@ -134,7 +145,11 @@ def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
             for row in rows
         ]
         print_rows(marked, as_json=False, title=f"Suite {suite}")
-        note.print("  ".join(f"{mark} {word}" for word, mark in _MARKS.items()))
+        statuses = {value for row in rows for value in row.values()}
+        marks = [f"{mark} {word}" for word, mark in _MARKS.items() if word in statuses]
+        note.print("  ".join(marks))
+        if statuses & _FAILED:
+            note.print(f"The errors: `workbench failures {suite}`.")
         for sentence in absences(suite, home):
             note.print(sentence)
     _say_unusable()
@@ -152,7 +167,8 @@ def failures(suite: SuiteName = "demo", as_json: Json = False) -> None:
         return
     for row in rows:
         what = f"{row['probe']} {row['part']}".rstrip()
-        console.rule(f"phase {row['phase']}, {what}, {row['started_at']}")
+        older = ", values of an older run are shown" if row["measured"] else ""
+        console.rule(f"phase {row['phase']}, {what}, {row['started_at']}{older}")
         console.print(row["error"], highlight=False)
     console.print(f"{len(rows)} failed." if rows else "No job has failed.")
 

@@ -80,6 +80,9 @@ def pull(
     shown = ("phase", "label", "repo_id", "status", "mb", "commit")
     print_rows(rows if as_json else [{k: row[k] for k in shown} for row in rows], as_json=as_json)
     failed = [row for row in rows if row["status"] == "failed"]
+    for row in rows:
+        if row["status"] == "repaired":
+            note.print(row["message"], style="yellow")
     for row in failed:
         note.print(row["message"], style="red")
     if failed:

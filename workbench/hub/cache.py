@@ -1,14 +1,14 @@
 """The Hub cache on disk: which phase's checkpoint is there, whole, and what identifies it."""
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
+from workbench.hub.hashes import FileHashes
 from workbench.suites import Phase, Suite
 
 CONFIG = "config.json"
@@ -16,6 +16,8 @@ FORMS = ("model.safetensors", "pytorch_model.bin")
 """Weights in one file, the form that is preferred first; an index beside it names shards."""
 _SAFETENSORS = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 _PICKLED = re.compile(r"pytorch_model(-\d+-of-\d+)?\.bin")
+_BLOBS = "blobs"
+_ADDRESS = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _TEXTS = (
     CONFIG, "generation_config.json", *(f"{single}.index.json" for single in FORMS), "tokenizer*",
     "special_tokens_map.json", "vocab.json", "merges.txt", "added_tokens.json",
@@ -62,28 +64,48 @@ class Snapshot:
     commit_sha: str
     bytes: int
     """Of everything that the snapshot holds."""
+    hashes: FileHashes = field(default_factory=FileHashes, compare=False, repr=False)
+    """Remembers the hashes of files outside of a cache."""
 
     @cached_property
     def files(self) -> dict[str, str]:
         """Content address of each file that a probe reads (weights, config, tokenizer) by name.
 
-        The sha256 of an LFS file, the git blob id of another. Optimizer states and what other
-        tools have put beside them are left out, so that they do not change what a measurement
-        rests on. Outside of a cache the files are hashed here, the first time.
+        The sha256 of an LFS file, the git blob id of another. Optimizer states and files of other
+        tools are left out: they do not change what a measurement rests on. In a cache it is the
+        name of the file's blob, which ``hashes.Verification`` compares with the content; outside
+        of a cache it is computed here.
         """
         names = sorted(path.name for path in self.path.iterdir() if path.is_file())
-        return {name: _content_address(self.path / name) for name in wanted(names)}
+        return {name: self._content_address(name) for name in wanted(names)}
 
     @cached_property
     def optimizer(self) -> dict[str, str]:
         """Content address of each file of optimizer states by name; none when they are not here."""
         below = (path for path in self.path.rglob("*") if path.is_file())
         names = sorted(path.relative_to(self.path).as_posix() for path in below)
-        return {name: _content_address(self.path / name) for name in optimizer_states(names)}
+        return {name: self._content_address(name) for name in optimizer_states(names)}
+
+    def _content_address(self, name: str) -> str:
+        """The name of the blob that a file of a cache links to, else the sha256 of the file.
+
+        One link is followed and no more: the blob may itself be a link into the store that the
+        client shares between repositories, where files are named by their Xet hash. Some file
+        systems have no links; and a link out of any other folder states no hash.
+        """
+        path = self.path / name
+        if path.is_symlink():
+            blob = path.readlink()
+            if blob.parent.name == _BLOBS and _ADDRESS.fullmatch(blob.name):
+                return blob.name
+        return self.hashes.address(path)
 
 
-def find_snapshot(suite: Suite, phase: Phase) -> Snapshot | None:
-    """The phase's checkpoint if its weights are complete on disk; asks no network."""
+def find_snapshot(suite: Suite, phase: Phase, hashes: FileHashes | None = None) -> Snapshot | None:
+    """The phase's checkpoint if its weights are complete on disk; asks no network.
+
+    ``hashes`` remembers the hashes of files outside of a cache.
+    """
     if phase.folder is not None:
         folder, commit = phase.folder, ""
     elif phase.repo_id is not None:
@@ -93,32 +115,21 @@ def find_snapshot(suite: Suite, phase: Phase) -> Snapshot | None:
         folder = root / "snapshots" / commit
     else:
         return None
-    return snapshot_in(folder, phase.repo_id or "", commit)
+    return snapshot_in(folder, phase.repo_id or "", commit, hashes)
 
 
-def snapshot_in(folder: Path, repo_id: str, commit: str) -> Snapshot | None:
+def snapshot_in(
+    folder: Path, repo_id: str, commit: str, hashes: FileHashes | None = None
+) -> Snapshot | None:
     """What lies in the folder, if its weights are complete."""
     if not complete(folder):
         return None
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    return Snapshot(folder, repo_id, commit, size)
+    return Snapshot(folder, repo_id, commit, size, hashes or FileHashes())
 
 
 def repository_folder(suite: Suite, repo_id: str) -> Path:
     return cache_folder(suite) / f"models--{repo_id.replace('/', '--')}"
-
-
-def _content_address(path: Path) -> str:
-    """The name of the blob that a file of a snapshot links to.
-
-    That is one link and no more: the blob may itself be a link into the store that the client
-    shares between repositories, where files are named by their Xet hash. Where the cache has no
-    links (some file systems have none), the content is hashed.
-    """
-    if path.is_symlink():
-        return path.readlink().name
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def complete(folder: Path) -> bool:

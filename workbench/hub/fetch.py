@@ -5,7 +5,6 @@ its hash is compared with the Hub's before it gets its name.
 """
 
 import errno
-import hashlib
 import os
 import struct
 import threading
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
+from workbench.hub.hashes import new_digest
 from workbench.hub.listing import HubFile
 from workbench.hub.transfer import Damaged, FileFault, Stopped, Unsteady, patiently, stream_range
 
@@ -203,7 +203,7 @@ class Fetcher:
 
 
 def _hash_as_it_comes(file: HubFile, partial: Partial, jobs: list[Future[None]]) -> str:
-    digest = new_digest(file)
+    digest = new_digest(len(file.etag), file.size)
     buffer = memoryview(bytearray(min(_HASH, file.size)))
     at = 0
 
@@ -226,22 +226,3 @@ def _hash_as_it_comes(file: HubFile, partial: Partial, jobs: list[Future[None]])
             digest.update(buffer[:read])
             at += read
     return digest.hexdigest()
-
-
-def new_digest(file: HubFile) -> "hashlib._Hash":
-    """The hash that the file's content address is made with."""
-    if len(file.etag) == 64:
-        return hashlib.sha256()
-    return hashlib.sha1(b"blob %d\x00" % file.size)
-
-
-def is_intact(path: Path, file: HubFile) -> bool:
-    """Whether the content has the hash that the Hub states for it."""
-    if path.stat().st_size != file.size:
-        return False
-    digest = new_digest(file)
-    buffer = memoryview(bytearray(_HASH))
-    with path.open("rb", buffering=0) as content:
-        while read := content.readinto(buffer):
-            digest.update(buffer[:read])
-    return digest.hexdigest() == file.etag

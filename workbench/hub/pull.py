@@ -26,7 +26,8 @@ from workbench.hub.cache import (
     snapshot_in,
 )
 from workbench.hub.failures import HubError, elsewhere, explained, phase_name
-from workbench.hub.fetch import Fetcher, Partial, is_intact
+from workbench.hub.fetch import Fetcher, Partial
+from workbench.hub.hashes import Damage, FileHashes
 from workbench.hub.listing import HubFile, Listing, list_files
 from workbench.hub.transfer import Stopped
 from workbench.suites import Phase, Suite
@@ -34,6 +35,13 @@ from workbench.suites import Phase, Suite
 FILES_AT_ONCE = 8
 CONNECTIONS = 8
 """To the Hub, for all files together."""
+
+OnDamaged = Callable[[str, Damage], None]
+"""Called with the name of a cached file that is damaged, before it is fetched again."""
+
+
+def _ignore_damage(name: str, damage: Damage) -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -117,11 +125,14 @@ def pull_phase(
     *,
     endpoint: str | None = None,
     with_optimizer: bool = False,
+    hashes: FileHashes | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    on_damaged: OnDamaged = _ignore_damage,
 ) -> Snapshot:
     """Fetch weights, config and tokenizer of a phase and check all of them, the cached ones too.
 
-    ``progress`` is told (bytes done, bytes in all), by one thread at a time. Raises HubError: what
+    ``hashes`` remembers what was checked. ``progress`` is told (bytes done, bytes in all), by one
+    thread at a time; ``on_damaged`` may be called from several. Raises HubError: what
     ``plan_pull`` raises, no room on the disk, or a file that comes with another hash than the
     Hub's. A pull that fails leaves nothing that ``find_snapshot`` takes for complete; what it had
     fetched stays, and the next one goes on there.
@@ -131,24 +142,41 @@ def pull_phase(
     if phase.folder is not None and (found := find_snapshot(suite, phase)):
         return found
     if is_offline_mode() and not with_optimizer and (found := find_snapshot(suite, phase)):
+        _check_offline(suite, phase, found, hashes or FileHashes())
         return found
     plan = plan_pull(suite, phase, endpoint=endpoint, with_optimizer=with_optimizer)
-    return carry_out(plan, endpoint=endpoint, progress=progress)
+    return carry_out(
+        plan, endpoint=endpoint, hashes=hashes, progress=progress, on_damaged=on_damaged
+    )
+
+
+def _check_offline(suite: Suite, phase: Phase, found: Snapshot, hashes: FileHashes) -> None:
+    for name, address in found.files.items():
+        try:
+            hashes.verify_anew(found.path / name, address)
+        except Damage:
+            raise HubError(
+                f"{phase_name(suite, phase)}: {name} is damaged (its hash differs from the Hub's) "
+                "and cannot be fetched while HF_HUB_OFFLINE is set: unset it and pull again."
+            ) from None
 
 
 def carry_out(
     plan: PullPlan,
     *,
     endpoint: str | None = None,
+    hashes: FileHashes | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    on_damaged: OnDamaged = _ignore_damage,
     stop: threading.Event | None = None,
 ) -> Snapshot:
     """Do what was planned, see ``pull_phase``; setting ``stop`` ends it with Stopped."""
+    hashes = hashes or FileHashes()
     with explained(plan.suite, plan.phase):
         _check_room(plan)
-        _bring(plan, endpoint, progress, stop or threading.Event())
+        _Bringing(plan, endpoint, hashes, on_damaged).run(progress, stop or threading.Event())
         _link(plan)
-        found = snapshot_in(plan.folder, plan.listing.repo_id, plan.listing.commit_sha)
+        found = snapshot_in(plan.folder, plan.listing.repo_id, plan.listing.commit_sha, hashes)
         if found is None:
             raise HubError(
                 f"{phase_name(plan.suite, plan.phase)}: repository {plan.listing.repo_id} has no "
@@ -172,27 +200,76 @@ def _check_room(plan: PullPlan) -> None:
         )
 
 
-def _bring(
-    plan: PullPlan,
-    endpoint: str | None,
-    progress: Callable[[int, int], None],
-    stop: threading.Event,
-) -> None:
-    """Check what is here and fetch the rest, several files at once."""
-    fetcher = Fetcher(CONNECTIONS, _adding(progress, plan.bytes), stop)
-    with ThreadPoolExecutor(max_workers=FILES_AT_ONCE) as pool:
-        jobs = [pool.submit(_bring_file, plan, file, endpoint, fetcher) for file in plan.contents]
+@dataclass(frozen=True)
+class _Bringing:
+    """Checks the files of a plan that are here and fetches the rest."""
+
+    plan: PullPlan
+    endpoint: str | None
+    hashes: FileHashes
+    on_damaged: OnDamaged
+
+    def run(self, progress: Callable[[int, int], None], stop: threading.Event) -> None:
+        """Several files at once."""
+        fetcher = Fetcher(CONNECTIONS, _adding(progress, self.plan.bytes), stop)
+        with ThreadPoolExecutor(max_workers=FILES_AT_ONCE) as pool:
+            jobs = [pool.submit(self._bring, file, fetcher) for file in self.plan.contents]
+            try:
+                for job in as_completed(jobs):
+                    job.result()
+            except BaseException:
+                stop.set()
+                pool.shutdown(cancel_futures=True)
+                errors = [job.exception() for job in jobs if not job.cancelled()]
+                for error in errors:  # not the one of a file that only was stopped
+                    if error is not None and not isinstance(error, Stopped):
+                        raise error from None
+                raise
+
+    def _bring(self, file: HubFile, fetcher: Fetcher) -> None:
+        from huggingface_hub import hf_hub_url
+
+        plan = self.plan
+        if fetcher.stop.is_set():
+            raise Stopped
+        if self._is_here(file, fetcher):
+            return
+        with _locked(plan, file.etag, fetcher.stop):
+            damage = self._damage(file)
+            if damage is not None:
+                self.on_damaged(file.name, damage)
+                remove(damage.path)
+            elif plan.cached(file) is not None:  # another process has brought it
+                fetcher.report(file.size)
+                return
+            blob = plan.blob(file)
+            blob.parent.mkdir(parents=True, exist_ok=True)
+            url = hf_hub_url(
+                plan.listing.repo_id,
+                file.name,
+                # By commit: a revision that moves meanwhile does not mix two checkpoints.
+                revision=plan.listing.commit_sha,
+                endpoint=self.endpoint,
+            )
+            fetcher.fetch(url, file, blob)
+            self.hashes.record(blob, file.etag)
+
+    def _is_here(self, file: HubFile, fetcher: Fetcher) -> bool:
+        """Whether the file is in the cache with the content that the Hub states."""
+        if self.plan.cached(file) is None or self._damage(file) is not None:
+            return False
+        fetcher.report(file.size)
+        return True
+
+    def _damage(self, file: HubFile) -> Damage | None:
+        """What is wrong with the cached file, which is hashed whatever is remembered of it."""
+        path = self.plan.cached(file)
         try:
-            for job in as_completed(jobs):
-                job.result()
-        except BaseException:
-            stop.set()
-            pool.shutdown(cancel_futures=True)
-            errors = [job.exception() for job in jobs if not job.cancelled()]
-            for error in errors:  # not the one of a file that only was stopped
-                if error is not None and not isinstance(error, Stopped):
-                    raise error from None
-            raise
+            if path is not None:
+                self.hashes.verify_anew(path, file.etag)
+        except Damage as damage:
+            return damage
+        return None
 
 
 def _adding(progress: Callable[[int, int], None], total: int) -> Callable[[int], None]:
@@ -206,36 +283,6 @@ def _adding(progress: Callable[[int, int], None], total: int) -> Callable[[int],
             progress(done, total)
 
     return add
-
-
-def _bring_file(plan: PullPlan, file: HubFile, endpoint: str | None, fetcher: Fetcher) -> None:
-    from huggingface_hub import hf_hub_url
-
-    if fetcher.stop.is_set():
-        raise Stopped
-    if not _is_here(plan, file, fetcher):
-        with _locked(plan, file.etag, fetcher.stop):
-            if not _is_here(plan, file, fetcher):  # another process may have brought it
-                if damaged := plan.cached(file):
-                    remove(damaged)
-                plan.blob(file).parent.mkdir(parents=True, exist_ok=True)
-                url = hf_hub_url(
-                    plan.listing.repo_id,
-                    file.name,
-                    # By commit: a revision that moves meanwhile does not mix two checkpoints.
-                    revision=plan.listing.commit_sha,
-                    endpoint=endpoint,
-                )
-                fetcher.fetch(url, file, plan.blob(file))
-
-
-def _is_here(plan: PullPlan, file: HubFile, fetcher: Fetcher) -> bool:
-    """Whether the file is in the cache with the content that the Hub states."""
-    path = plan.cached(file)
-    if path is None or not is_intact(path, file):
-        return False
-    fetcher.report(file.size)
-    return True
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from typing import Self
 
 from workbench.hub.cache import Snapshot
 from workbench.hub.failures import HubError, phase_name
+from workbench.hub.hashes import Damage, FileHashes
 from workbench.hub.ledger import Ledger
 from workbench.hub.pull import PullPlan, carry_out
 from workbench.hub.transfer import Stopped
@@ -38,14 +39,21 @@ class Stream:
         *,
         endpoint: str | None,
         budget: int | None,
+        hashes: FileHashes,
         on_bytes: Callable[[Phase, int, int], None] = lambda phase, done, total: None,
+        on_damaged: Callable[[Phase, str, Damage], None] = lambda phase, name, damage: None,
     ) -> None:
-        """``budget`` in bytes; None leaves it to the room on the disk."""
+        """``budget`` in bytes; None leaves it to the room on the disk.
+
+        ``on_damaged`` is called, from other threads, for a file that was here and damaged.
+        """
         self._plans = {plan.phase.phase: plan for plan in plans}
         self._ledger = ledger
         self._endpoint = endpoint
         self._budget = budget
+        self._hashes = hashes
         self._on_bytes = on_bytes
+        self._on_damaged = on_damaged
         self._states: dict[int, _State] = {}
         self._results: dict[int, Snapshot | BaseException] = {}
         self._foreign = 0
@@ -123,7 +131,9 @@ class Stream:
                 result = carry_out(
                     plan,
                     endpoint=self._endpoint,
+                    hashes=self._hashes,
                     progress=partial(self._on_bytes, plan.phase),
+                    on_damaged=partial(self._on_damaged, plan.phase),
                     stop=self._stop,
                 )
             except Stopped:

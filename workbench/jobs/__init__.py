@@ -1,7 +1,7 @@
 """Measuring a suite: the request of a `workbench probe` call, and what came of it."""
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -17,6 +17,7 @@ from probes.changes import ChangesProbe
 from workbench.catalogue import record_suite
 from workbench.errors import UsageError
 from workbench.hub.endpoint import hub_of
+from workbench.hub.hashes import Damage, FileHashes
 from workbench.hub.ledger import ledger_of
 from workbench.jobs.local import Outcome, run_jobs
 from workbench.jobs.pairs import Neighbours, compare_phases
@@ -89,6 +90,13 @@ class ProbeResult:
         return [
             f"{what}, phase {_spans(phases)}: {said}." for (what, said), phases in found.items()
         ]
+
+    def nothing_done(self) -> str:
+        """Why there is no row, for a call that ran no job."""
+        open_phases = self.refused or self.plan.missing or self.plan.unpulled
+        if open_phases or not self.plan.done:
+            return "Nothing could be measured."
+        return "Nothing was left to measure."
 
     def summary(self) -> str:
         """What was done, skipped and not possible, in one or two sentences."""
@@ -170,11 +178,12 @@ def probe_suite(
     _check_ways(request, probes, phases)
     record_suite(suite, store)
     register(store, list(installed_probes().values()))
+    hashes = FileHashes(home.hashes)
     neighbours = None
     if request.exact and any(probe.id == ChangesProbe.id for probe in probes):
         neighbours = Neighbours(suite, store, on_compare)
     with ExitStack() as stack:
-        supply = _supply(request, suite, phases, probes, home, stack, on_bytes, neighbours)
+        supply = _supply(request, suite, phases, probes, home, hashes, stack, on_bytes, neighbours)
         plan = plan_jobs(
             suite, phases, probes, store, supply.sources,
             settings=settings, device=device, dtype=request.dtype, force=request.force,
@@ -190,7 +199,7 @@ def probe_suite(
     if neighbours is not None:
         neighbours.write()
     exact = request.exact and not request.remote
-    alarms = compare_phases(suite, store, exact=exact, on_compare=on_compare)
+    alarms = compare_phases(suite, store, hashes, exact=exact, on_compare=on_compare)
     return ProbeResult(request, plan, outcomes, supply.refused, alarms)
 
 
@@ -220,6 +229,7 @@ def _supply(
     phases: Sequence[Phase],
     probes: Sequence[type[Probe]],
     home: Home,
+    hashes: FileHashes,
     stack: ExitStack,
     on_bytes: Callable[[Phase, int, int], None],
     neighbours: Neighbours | None,
@@ -227,12 +237,24 @@ def _supply(
     if request.remote:
         return RemoteSupply(suite, phases, stack.enter_context(hub_of(suite)))
     if request.stream:
-        endpoint = stack.enter_context(hub_of(suite))
+        store = Store(home.store)
+
+        def damaged(phase: Phase, name: str, damage: Damage) -> None:
+            store.mark_damaged(phase.repo_id or "", name, damage.address, damage.since)
+
         return StreamSupply(
-            suite, phases, endpoint, ledger_of(suite, home), request.max_disk, on_bytes,
-            neighbours, with_optimizer=any(probe.needs == "optimizer" for probe in probes),
-        )  # fmt: skip
-    return Supply(suite, phases)
+            suite,
+            phases,
+            stack.enter_context(hub_of(suite)),
+            ledger_of(suite, home),
+            hashes,
+            request.max_disk,
+            on_bytes,
+            damaged,
+            neighbours,
+            with_optimizer=any(probe.needs == "optimizer" for probe in probes),
+        )
+    return Supply(suite, phases, hashes)
 
 
 def select_probes(spec: str) -> list[type[Probe]]:
@@ -333,7 +355,7 @@ def coverage(name: str, home: Home) -> list[dict[str, Any]]:
     """The matrix of phases and probes, one row per phase."""
     suite = load_suite(name, home)
     found = queries.coverage(Store(home.store), suite.name)
-    status = {(r["phase"], r["probe"]): r["status"] for r in found.to_dict("records")}
+    status = {(r["phase"], r["probe"]): _shown_status(r) for r in found.to_dict("records")}
     probes = installed_probe_ids()
     needs: dict[str, str] = {}
     if any((phase.phase, probe) not in status for phase in suite.phases for probe in probes):
@@ -346,6 +368,13 @@ def coverage(name: str, home: Home) -> list[dict[str, Any]]:
         }
         for phase in suite.phases
     ]
+
+
+def _shown_status(row: Mapping[Hashable, Any]) -> str:
+    """The status of a phase and probe; of a measured one also what failed since or in part."""
+    if row["status"] == "measured" and isinstance(row["reason"], str):
+        return f"measured, {row['reason']}"
+    return str(row["status"])
 
 
 def _unmeasured(phase: Phase, need: str) -> str:
@@ -379,7 +408,7 @@ def _spans(phases: Sequence[Phase]) -> str:
 
 
 def failed_runs(name: str, home: Home) -> list[dict[str, Any]]:
-    """The newest failed run of every phase and probe that has not succeeded since."""
+    """The newest failed run of every phase, probe and part that has not succeeded since."""
     suite = load_suite(name, home)
     failures = queries.failures(Store(home.store), suite.name).to_dict("records")
     return [{str(column): value for column, value in row.items()} for row in failures]

@@ -19,6 +19,7 @@ from analysis_db.store import RunRecord, Store
 from probes.base import Measuring, Probe
 from workbench.checkpoints import Checkpoint
 from workbench.errors import WorkbenchError
+from workbench.hub.hashes import DamagedFile
 from workbench.jobs.plan import Job, sha256
 from workbench.jobs.supply import Supply
 from workbench.suites import Phase
@@ -37,6 +38,27 @@ class Outcome:
     """What the probe says of its own values, as its note ``warning``."""
 
 
+@dataclass
+class _Result:
+    """What a job yields; the error is None for one that succeeded."""
+
+    tables: dict[str, Any]
+    notes: dict[str, str]
+    verified: bool = False
+    error: Exception | None = None
+
+    @property
+    def traceback(self) -> str | None:
+        return None if self.error is None else "".join(traceback.format_exception(self.error))
+
+    @property
+    def sentence(self) -> str | None:
+        """The error in one line."""
+        if self.error is None or isinstance(self.error, WorkbenchError | StoreError):
+            return None if self.error is None else str(self.error)
+        return traceback.format_exception_only(self.error)[-1].strip()
+
+
 def run_jobs(
     jobs: Sequence[Job],
     store: Store,
@@ -44,52 +66,83 @@ def run_jobs(
     on_start: Callable[[Job], None] = lambda job: None,
     on_end: Callable[[Outcome], None] = lambda outcome: None,
 ) -> list[Outcome]:
-    """The local engine: one job after the other, each checkpoint opened once."""
+    """The local engine: one job after the other, each checkpoint opened once.
+
+    Values are stored after the files that they rest on have been verified.
+    """
     outcomes: list[Outcome] = []
-    opened: tuple[Phase, Checkpoint] | None = None
-    probe: Probe | None = None
+    bench = _Bench(supply)
     for job in jobs:
         on_start(job)
         started, clock = datetime.now(UTC), time.perf_counter()
-        tables: dict[str, Any] = {}
-        notes: dict[str, str] = {}
-        error: str | None = None
-        last_line: str | None = None
-        try:
-            if opened is None or opened[0] != job.phase:
-                opened = probe = None  # lets go of the model before the next one is loaded
-                opened = (job.phase, supply.open(job.phase))
-            if type(probe) is not job.probe:  # parts of one probe share what it holds
-                probe = None
-                probe = job.probe()
-            measured = probe.measure(opened[1], job.settings, Measuring(job.device, job.dtype))
-            tables, notes = measured.tables(), measured.notes
-        except Exception as failure:  # the next job may succeed; this one's traceback is kept
-            error = traceback.format_exc()
-            last_line = (
-                str(failure)
-                if isinstance(failure, WorkbenchError)
-                else traceback.format_exception_only(failure)[-1].strip()
-            )
+        result = bench.measure(job)
+        if isinstance(result.error, DamagedFile):
+            mark_damaged(store, job.phase, result.error)
         seconds = time.perf_counter() - clock
         try:
-            store.write_run(_record(job, started, seconds, error, notes), tables)
+            store.write_run(_record(job, started, seconds, result), result.tables)
         except StoreError as refusal:  # values that the store refuses are this job's failure
-            tables, error, last_line = {}, traceback.format_exc(), str(refusal)
-            store.write_run(_record(job, started, seconds, error, notes), tables)
-        rows = sum(table.num_rows for table in tables.values())
-        outcomes.append(Outcome(job, seconds, rows, last_line, notes.get("warning")))
+            result = _Result({}, result.notes, result.verified, refusal)
+            store.write_run(_record(job, started, seconds, result), {})
+        rows = sum(table.num_rows for table in result.tables.values())
+        warning = result.notes.get("warning")
+        outcomes.append(Outcome(job, seconds, rows, result.sentence, warning))
         on_end(outcomes[-1])
         if job is jobs[-1] or jobs[len(outcomes)].phase != job.phase:
-            opened = probe = None
+            bench.clear()
             failed = any(outcome.error for outcome in outcomes if outcome.job.phase == job.phase)
             supply.done(job.phase, succeeded=not failed)
     return outcomes
 
 
-def _record(
-    job: Job, started: datetime, seconds: float, error: str | None, notes: dict[str, str]
-) -> RunRecord:
+def mark_damaged(store: Store, phase: Phase, error: DamagedFile) -> None:
+    """Mark the runs that rest on the damaged file."""
+    damage = error.damage
+    store.mark_damaged(phase.repo_id or "", error.name, damage.address, damage.since)
+
+
+class _Bench:
+    """Holds the checkpoint and the probe of the last job, which the next one may share."""
+
+    def __init__(self, supply: Supply) -> None:
+        self._supply = supply
+        self.clear()
+
+    def clear(self) -> None:
+        """Release both."""
+        self._phase: Phase | None = None
+        self._checkpoint: Checkpoint | None = None
+        self._probe: Probe | None = None
+
+    def measure(self, job: Job) -> _Result:
+        """Run a job. Every exception becomes its result: the next job may succeed."""
+        try:
+            if self._checkpoint is None or self._phase != job.phase:
+                self.clear()  # before the next model is loaded
+                self._phase, self._checkpoint = job.phase, self._supply.open(job.phase)
+            if type(self._probe) is not job.probe:  # parts of one probe share what it holds
+                self._probe = None
+                self._probe = job.probe()
+            measuring = Measuring(job.device, job.dtype)
+            measured = self._probe.measure(self._checkpoint, job.settings, measuring)
+            verified = self._supply.verify(job.phase, job.files)
+            return _Result(measured.tables(), measured.notes, verified)
+        except Exception as failure:
+            return _Result({}, {}, error=self._cause(failure, job))
+
+    def _cause(self, failure: Exception, job: Job) -> Exception:
+        """The damaged file that a job failed on, else the failure itself."""
+        try:
+            self._supply.verify(job.phase, job.files)
+        except DamagedFile as damaged:
+            damaged.__cause__ = None if damaged is failure else failure
+            return damaged
+        except Exception:
+            return failure
+        return failure
+
+
+def _record(job: Job, started: datetime, seconds: float, result: _Result) -> RunRecord:
     return RunRecord(
         run_id=new_run_id(started),
         fingerprint=job.fingerprint,
@@ -100,7 +153,7 @@ def _record(
         part=job.part,
         settings=job.settings_json,
         settings_hash=sha256(job.settings_json),
-        status="failed" if error else "complete",
+        status="failed" if result.error else "complete",
         started_at=started,
         seconds=seconds,
         device=job.device,
@@ -110,7 +163,8 @@ def _record(
         commit_sha=job.source.commit_sha,
         file_hashes=json.dumps(job.files, sort_keys=True),
         overrides=job.phase.overrides_json,
-        notes=json.dumps(notes, sort_keys=True),
+        notes=json.dumps(result.notes, sort_keys=True),
         code_version=workbench.__version__,
-        error=error,
+        error=result.traceback,
+        verified=result.verified,
     )

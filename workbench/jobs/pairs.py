@@ -3,6 +3,7 @@ while both of their checkpoints are on disk."""
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -16,6 +17,9 @@ from probes.changes import compared
 from workbench.checkpoints import Checkpoint
 from workbench.errors import UsageError, WorkbenchError
 from workbench.hub.cache import Snapshot, find_snapshot
+from workbench.hub.hashes import DamagedFile, FileHashes
+from workbench.jobs.local import mark_damaged
+from workbench.jobs.supply import verified
 from workbench.settings import Home
 from workbench.suites import Phase, Suite, load_suite
 
@@ -63,26 +67,55 @@ class Neighbours:
 
 
 def compare_phases(
-    suite: Suite, store: Store, *, exact: bool, on_compare: OnCompare = _silent
+    suite: Suite,
+    store: Store,
+    hashes: FileHashes,
+    *,
+    exact: bool,
+    on_compare: OnCompare = _silent,
 ) -> list[str]:
-    """Compare what is new; returns the identity alarms of the suite.
+    """Compare what is new; returns warnings: identity alarms of the suite, and damaged files.
 
     ``exact`` compares neighbouring phases that are on disk themselves, unless that has been done.
     """
     version = workbench.__version__
+    damaged: dict[str, None] = {}
     if exact:
         for pair in _neighbours_to_do(suite, store):
-            opened = [_on_disk(suite, run) for run in pair]
-            if opened[0] is not None and opened[1] is not None:
-                on_compare(pair.a.phase, pair.b.phase)
-                try:
-                    changes = exact_changes(opened[0], opened[1])
-                except WorkbenchError:
-                    continue  # stays estimated
+            sides = [_find(suite, run, hashes) for run in pair]
+            if sides[0] is None or sides[1] is None:
+                continue
+            on_compare(pair.a.phase, pair.b.phase)
+            try:
+                changes = _exact_changes(suite, store, sides[0], sides[1])
+            except DamagedFile as error:
+                damaged[str(error)] = None
+            except WorkbenchError:
+                continue  # stays estimated
+            else:
                 _write(store, suite, pair, changes)
     pairs.update_weights(store, suite.name, code_version=version)
     pairs.update_activations(store, suite.name, code_version=version)
-    return pairs.identity_alarms(store, suite.name)
+    return [*damaged, *pairs.identity_alarms(store, suite.name)]
+
+
+def _exact_changes(suite: Suite, store: Store, *sides: tuple[Phase, Snapshot]) -> list[ExactChange]:
+    """Compare two checkpoints on disk; a file that is damaged is marked and raises DamagedFile."""
+    with ExitStack() as stack:
+        opened = []
+        for phase, snapshot in sides:
+            stack.enter_context(_marking(store, phase))
+            opened.append(stack.enter_context(verified(suite, phase, snapshot)))
+        return exact_changes(*opened)
+
+
+@contextmanager
+def _marking(store: Store, phase: Phase) -> Iterator[None]:
+    try:
+        yield
+    except DamagedFile as error:
+        mark_damaged(store, phase, error)
+        raise
 
 
 def _runs(store: Store, suite: Suite) -> dict[int, SketchRun]:
@@ -97,18 +130,10 @@ def _neighbours_to_do(suite: Suite, store: Store) -> Iterator[PairToDo]:
             yield PairToDo(a, b)
 
 
-def _on_disk(suite: Suite, run: SketchRun) -> Checkpoint | None:
+def _find(suite: Suite, run: SketchRun, hashes: FileHashes) -> tuple[Phase, Snapshot] | None:
     """The checkpoint that the run measured, if it is here and still the same."""
-    found = _find(suite, run)
-    if found is None:
-        return None
-    phase, snapshot = found
-    return Checkpoint.open(snapshot.path, overrides=phase.overrides, label=phase.label)
-
-
-def _find(suite: Suite, run: SketchRun) -> tuple[Phase, Snapshot] | None:
     phase = next((phase for phase in suite.phases if phase.phase == run.phase), None)
-    snapshot = find_snapshot(suite, phase) if phase else None
+    snapshot = find_snapshot(suite, phase, hashes) if phase else None
     if phase is None or snapshot is None:
         return None
     same = json.loads(run.file_hashes) == dict(snapshot.files)
@@ -146,10 +171,10 @@ def compare_two(
             f"Phase {numbers} is not on disk, and an exact comparison needs both: "
             f"`workbench pull {name} --phases {numbers}`."
         )
-    store = Store(home.store)
+    store, hashes = Store(home.store), FileHashes(home.hashes)
     runs = _runs(store, suite) if home.store.exists() else {}
     # Those measured already stay as they are, whatever settings they were measured with.
-    unmeasured = [n for n in chosen if n not in runs or _find(suite, runs[n]) is None]
+    unmeasured = [n for n in chosen if n not in runs or _find(suite, runs[n], hashes) is None]
     if unmeasured:
         numbers = ",".join(map(str, unmeasured))
         result = probe_suite(ProbeRequest(name, numbers, "changes", exact=False), home)
@@ -158,13 +183,13 @@ def compare_two(
             raise WorkbenchError(f"{job.name} failed ({error}): nothing was compared.")
         runs = _runs(store, suite)
     pair = PairToDo(*(runs[number] for number in chosen))
-    opened = [_on_disk(suite, run) for run in pair]
-    if opened[0] is None or opened[1] is None:
+    sides = [_find(suite, run, FileHashes(home.hashes)) for run in pair]
+    if sides[0] is None or sides[1] is None:
         raise WorkbenchError(
             "A checkpoint changed on disk while it was being compared: repeat the command."
         )
     on_compare(*chosen)
-    _write(store, suite, pair, exact_changes(opened[0], opened[1]))
+    _write(store, suite, pair, _exact_changes(suite, store, sides[0], sides[1]))
     rows = store.table(
         "SELECT metric, layer, module, value, exact, error_bound FROM pair_metrics "
         "WHERE suite = $suite AND phase_a = $a AND phase_b = $b AND view = 'effective' "

@@ -1,8 +1,9 @@
 """Phases x probes -> jobs: what has to be measured.
 
 A job's fingerprint covers everything its numbers depend on: the checkpoint's files, the overrides,
-the probe, its version and shipped data, the settings, dtype and kind of device. A fingerprint that
-has succeeded is skipped.
+the probe, its version and shipped data, the settings, dtype and kind of device. A job is skipped
+when its fingerprint has succeeded for its phase: two phases of equal content are measured twice, so
+that each has its own values and provenance.
 """
 
 import hashlib
@@ -101,7 +102,7 @@ def plan_jobs(
     ``sources`` holds the checkpoints that can be measured, by phase number; ``settings`` the fields
     that differ, by probe id.
     """
-    succeeded = store.complete_fingerprints(suite.name)
+    succeeded = store.complete_jobs(suite.name)
     chosen = {p: p.parts(p.Settings.model_validate(settings.get(p.id, {}))) for p in probes}
     not_run = [
         (f"{probe.id} {part.name}", part.reason)
@@ -130,7 +131,8 @@ def plan_jobs(
                 if part.settings is None:
                     continue
                 job = Job(suite.name, phase, source, probe, part.settings, device, dtype, part.name)
-                (done if job.fingerprint in succeeded and not force else jobs).append(job)
+                known = (phase.phase, part.name, job.fingerprint) in succeeded
+                (done if known and not force else jobs).append(job)
     return Plan(
         tuple(jobs),
         tuple(done),

@@ -1,14 +1,17 @@
 """Where the jobs of a suite get their checkpoints: from the disk, from the Hub in ranges, or from
 the Hub through a disk that holds only a few of them."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 from workbench.checkpoints import Checkpoint
 from workbench.hub.cache import Snapshot, find_snapshot, optimizer_states
 from workbench.hub.failures import HubError, phase_name
+from workbench.hub.hashes import Damage, DamagedFile, FileHashes, Verification
 from workbench.hub.ledger import Ledger
 from workbench.hub.pull import PullPlan, plan_pull
 from workbench.hub.remote import RemoteSnapshot, remote_snapshot
@@ -46,9 +49,13 @@ class Supply:
     refused: list[tuple[Phase, str]]
     """Phases that the Hub did not list, with the reason in one sentence."""
 
-    def __init__(self, suite: Suite, phases: Sequence[Phase]) -> None:
+    def __init__(self, suite: Suite, phases: Sequence[Phase], hashes: FileHashes) -> None:
         self.refused = []
-        found = {phase.phase: find_snapshot(suite, phase) for phase in phases}
+        self._suite = suite
+        self._hashes = hashes
+        self._verifications: dict[int, Verification] = {}
+        self._with_state: Collection[int] = ()
+        found = {phase.phase: find_snapshot(suite, phase, hashes) for phase in phases}
         self._found = {number: snapshot for number, snapshot in found.items() if snapshot}
         self.sources = self._found
 
@@ -57,30 +64,101 @@ class Supply:
 
         ``with_state`` are those of which the optimizer's state is needed.
         """
+        self._with_state = with_state
         return self
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Let go of what was prepared."""
+        """Release what was prepared."""
+        for verification in self._verifications.values():
+            verification.close()
 
     def open(self, phase: Phase) -> Checkpoint:
-        """The phase's checkpoint. Raises HubError or CheckpointError."""
-        return _open(self._found[phase.phase], phase)
+        """The phase's checkpoint; its files are verified meanwhile, see ``verify``.
+
+        Raises HubError or CheckpointError.
+        """
+        return self._open(self._found[phase.phase], phase)
+
+    def _open(self, snapshot: Snapshot, phase: Phase) -> Checkpoint:
+        if phase.phase not in self._verifications:
+            states = snapshot.optimizer if phase.phase in self._with_state else {}
+            addresses = {**snapshot.files, **states}
+            self._verifications[phase.phase] = Verification(snapshot.path, addresses, self._hashes)
+        return _open(snapshot, phase)
+
+    def verify(self, phase: Phase, files: Mapping[str, str]) -> bool:
+        """Wait until the files are verified; False for those read from the Hub in ranges.
+
+        Raises DamagedFile, and CheckpointError for a file that changed meanwhile. Called after the
+        phase was opened.
+        """
+        verification = self._verifications.get(phase.phase)
+        if verification is None:
+            return False
+        with _damage_named(self._suite, phase, verification.folder):
+            verification.wait(files)
+        return True
 
     def done(self, phase: Phase, *, succeeded: bool) -> None:
         """All jobs of the phase have ended."""
+        if (verification := self._verifications.pop(phase.phase, None)) is not None:
+            verification.close()
 
 
 def _open(snapshot: Snapshot, phase: Phase) -> Checkpoint:
     return Checkpoint.open(snapshot.path, overrides=phase.overrides, label=phase.label)
 
 
+@contextmanager
+def verified(suite: Suite, phase: Phase, snapshot: Snapshot) -> Iterator[Checkpoint]:
+    """The checkpoint of a snapshot, whose files are verified by the end of the block.
+
+    Raises DamagedFile or CheckpointError then, and what opening a checkpoint raises.
+    """
+    verification = Verification(snapshot.path, snapshot.files, snapshot.hashes)
+    try:
+        yield _open(snapshot, phase)
+    finally:
+        try:
+            with _damage_named(suite, phase, snapshot.path):
+                verification.wait(snapshot.files)
+        finally:
+            verification.close()
+
+
+def check_files(suite: Suite, phase: Phase, snapshot: Snapshot) -> None:
+    """Verify the files of a snapshot. Raises DamagedFile."""
+    with _damage_named(suite, phase, snapshot.path):
+        for name, address in snapshot.files.items():
+            snapshot.hashes.verify(snapshot.path / name, address)
+
+
+@contextmanager
+def _damage_named(suite: Suite, phase: Phase, folder: Path) -> Iterator[None]:
+    """Turn Damage into DamagedFile, which names the phase and the remedy."""
+    try:
+        yield
+    except Damage as damage:
+        name = damage.path.relative_to(folder).as_posix()
+        hash_name = "sha256" if len(damage.address) == 64 else "git blob id"
+        state = " --with-optimizer" if optimizer_states([name]) else ""
+        raise DamagedFile(
+            f"{phase_name(suite, phase)}: {name} is damaged ({hash_name} differs from the "
+            f"Hub's). Run `workbench pull {suite.name} --phases {phase.phase}{state}` to fetch it "
+            "again.",
+            name,
+            damage,
+        ) from None
+
+
 class RemoteSupply(Supply):
     """Tensors read from the Hub in ranges; nothing is written to disk."""
 
     def __init__(self, suite: Suite, phases: Sequence[Phase], endpoint: str | None) -> None:
+        self._verifications = {}  # no file is read as a whole, so none can be verified
         self._remote, self.refused = _of_each(
             phases, lambda phase: remote_snapshot(suite, phase, endpoint)
         )
@@ -111,8 +189,10 @@ class StreamSupply(Supply):
         phases: Sequence[Phase],
         endpoint: str | None,
         ledger: Ledger,
+        hashes: FileHashes,
         budget: int | None,
         on_bytes: Callable[[Phase, int, int], None],
+        on_damaged: Callable[[Phase, str, Damage], None],
         on_neighbours: OnNeighbours | None = None,
         *,
         with_optimizer: bool = False,
@@ -131,10 +211,14 @@ class StreamSupply(Supply):
             if phase.phase in self._plans and (reason := self._leave_state(suite, phase, budget)):
                 self.refused.append((phase, reason))
         self.sources = {number: _listed(plan) for number, plan in self._plans.items()}
+        self._suite = suite
+        self._verifications = {}
         self._endpoint = endpoint
         self._ledger = ledger
+        self._hashes = hashes
         self._budget = budget
         self._on_bytes = on_bytes
+        self._on_damaged = on_damaged
         self._on_neighbours = on_neighbours
         self._phases = {phase.phase: phase for phase in phases}
 
@@ -152,6 +236,7 @@ class StreamSupply(Supply):
         )
 
     def begin(self, phases: Collection[int], with_state: Collection[int] = ()) -> Self:
+        self._with_state = with_state
         self._stream = Stream(
             [
                 plan if number in with_state else _without_state(plan)
@@ -161,7 +246,9 @@ class StreamSupply(Supply):
             self._ledger,
             endpoint=self._endpoint,
             budget=self._budget,
+            hashes=self._hashes,
             on_bytes=self._on_bytes,
+            on_damaged=self._on_damaged,
         )
         return self
 
@@ -170,11 +257,12 @@ class StreamSupply(Supply):
         return self
 
     def __exit__(self, *error: object) -> None:
+        super().__exit__(*error)
         self._stream.__exit__(*error)
 
     def open(self, phase: Phase) -> Checkpoint:
         snapshot = self._stream.get(phase)
-        checkpoint = _open(snapshot, phase)
+        checkpoint = self._open(snapshot, phase)
         kept = self._stream.kept_before(phase)
         if kept is not None and self._on_neighbours is not None:
             before = self._phases[kept[0]]
@@ -183,6 +271,7 @@ class StreamSupply(Supply):
         return checkpoint
 
     def done(self, phase: Phase, *, succeeded: bool) -> None:
+        super().done(phase, succeeded=succeeded)
         self._stream.done(phase, succeeded=succeeded)
 
 

@@ -11,6 +11,7 @@ from probes.loss import LossProbe
 from tests.fixtures.tiny_checkpoint import write_yulan
 from workbench.downloads import pull_suite
 from workbench.errors import UsageError
+from workbench.hub.hashes import FileHashes
 from workbench.jobs import (
     ProbeRequest,
     coverage,
@@ -170,13 +171,13 @@ def test_a_failing_phase_is_recorded_stops_no_other_and_can_be_retried(home):
     result = probe_suite(ASKED, home)
     status = {(row["phase"], row["probe"]): row["status"] for row in result.rows()}
     assert status == {(p, b): "failed" if p == 2 else "measured" for p, b in jobs(result)}
-    assert all("model.safetensors is broken or truncated" in o.error for o in result.failed)
+    assert all("model.safetensors is damaged" in o.error for o in result.failed)
     assert result.summary().startswith("4 measured; 2 failed;")
 
     recorded = failed_runs("small", home)
     assert [(row["phase"], row["probe"]) for row in recorded] == [(2, "loss"), (2, "weights")]
     assert all(row["error"].startswith("Traceback") for row in recorded)
-    assert all("CheckpointError" in row["error"] for row in recorded)
+    assert all("model.safetensors is broken or truncated" in row["error"] for row in recorded)
     assert coverage("small", home)[1]["loss"] == "failed"
     shown = Store(home.store).table("SELECT DISTINCT phase FROM phase_metrics ORDER BY phase")
     assert shown["phase"].to_pylist() == [1, 4]
@@ -283,7 +284,7 @@ def test_values_that_the_store_refuses_fail_their_job_alone(home):
     store = Store(home.store)
     suite = load_suite("small", home)
     phases = suite.select("1,2")
-    supply = Supply(suite, phases)
+    supply = Supply(suite, phases, FileHashes())
     plan = plan_jobs(suite, phases, [Unstorable, LossProbe], store, supply.sources,
                      settings={"loss": {"bytes_per_domain": 4000}},
                      device="cpu", dtype="float32")  # fmt: skip

@@ -76,7 +76,7 @@ def test_one_task_fails_alone_and_alone_is_repeated(home, tmp_path):
     assert failed.error.startswith(f"The benchmark task {task} cannot be loaded (FileNotFound")
     assert result.retry_command().startswith("workbench probe small --phases 1 --probes bench")
     assert scores(home) == [("continuation_choice", 4, 0), ("last_word", 4, 0)]
-    assert coverage("small", home)[0]["benchmarks"] == "measured"
+    assert coverage("small", home)[0]["benchmarks"] == "measured, failed in part"
     (row,) = failed_runs("small", home)
     assert (row["part"], "FileNotFoundError" in row["error"]) == (f"{task} limit 4", True)
 

@@ -18,6 +18,7 @@ from workbench.downloads import plan_suite, pull_suite
 from workbench.errors import UsageError, WorkbenchError
 from workbench.hub.cache import find_snapshot
 from workbench.hub.endpoint import hub_of
+from workbench.hub.hashes import FileHashes
 from workbench.hub.ledger import Ledger
 from workbench.hub.pull import plan_pull
 from workbench.hub.stream import Stream
@@ -209,7 +210,9 @@ def test_a_phase_and_its_predecessor_are_on_disk_together(home, checkpoint_bytes
     with hub_of(suite) as endpoint:
         plans = [plan_pull(suite, phase, endpoint=endpoint) for phase in suite.phases]
         ledger = Ledger(home.root / "stream/small.json")
-        with Stream(plans, ledger, endpoint=endpoint, budget=2 * checkpoint_bytes) as stream:
+        with Stream(
+            plans, ledger, endpoint=endpoint, budget=2 * checkpoint_bytes, hashes=FileHashes()
+        ) as stream:
             for phase in suite.phases:
                 stream.get(phase)
                 seen.append([p.phase for p in suite.phases if find_snapshot(suite, p)])
