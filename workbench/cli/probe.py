@@ -108,6 +108,8 @@ def probe(
         note.print(f"Retry with: {result.retry_command()}")
     for _, reason in result.refused:
         note.print(reason, style="red")
+    for sentence in result.repaired:
+        note.print(sentence, style="yellow")
     for alarm in (*result.warnings(), *result.alarms):
         note.print(f"Warning: {alarm}", style="bold red")
     if failed or result.plan.missing or result.plan.unpulled:

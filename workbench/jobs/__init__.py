@@ -59,6 +59,8 @@ class ProbeResult:
     refused: list[tuple[Phase, str]]
     """Phases that the Hub did not list, or whose optimizer state has no room, with the reason in
     one sentence."""
+    repaired: list[str] = field(default_factory=list)
+    """A sentence for every damaged file that a stream fetched again."""
     alarms: list[str] = field(default_factory=list)
     """A sentence for every two phases of the suite whose weights are all equal."""
 
@@ -200,7 +202,7 @@ def probe_suite(
         neighbours.write()
     exact = request.exact and not request.remote
     alarms = compare_phases(suite, store, hashes, exact=exact, on_compare=on_compare)
-    return ProbeResult(request, plan, outcomes, supply.refused, alarms)
+    return ProbeResult(request, plan, outcomes, supply.refused, supply.repaired, alarms)
 
 
 def _check_ways(

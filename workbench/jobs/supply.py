@@ -48,9 +48,12 @@ class Supply:
     """By phase number, for the phases that can be measured."""
     refused: list[tuple[Phase, str]]
     """Phases that the Hub did not list, with the reason in one sentence."""
+    repaired: list[str]
+    """A sentence for every damaged file that is fetched again."""
 
     def __init__(self, suite: Suite, phases: Sequence[Phase], hashes: FileHashes) -> None:
         self.refused = []
+        self.repaired = []
         self._suite = suite
         self._hashes = hashes
         self._verifications: dict[int, Verification] = {}
@@ -158,6 +161,7 @@ class RemoteSupply(Supply):
     """Tensors read from the Hub in ranges; nothing is written to disk."""
 
     def __init__(self, suite: Suite, phases: Sequence[Phase], endpoint: str | None) -> None:
+        self.repaired = []
         self._verifications = {}  # no file is read as a whole, so none can be verified
         self._remote, self.refused = _of_each(
             phases, lambda phase: remote_snapshot(suite, phase, endpoint)
@@ -219,6 +223,7 @@ class StreamSupply(Supply):
         self._budget = budget
         self._on_bytes = on_bytes
         self._on_damaged = on_damaged
+        self.repaired = []
         self._on_neighbours = on_neighbours
         self._phases = {phase.phase: phase for phase in phases}
 
@@ -248,7 +253,7 @@ class StreamSupply(Supply):
             budget=self._budget,
             hashes=self._hashes,
             on_bytes=self._on_bytes,
-            on_damaged=self._on_damaged,
+            on_damaged=self._damaged,
         )
         return self
 
@@ -259,6 +264,11 @@ class StreamSupply(Supply):
     def __exit__(self, *error: object) -> None:
         super().__exit__(*error)
         self._stream.__exit__(*error)
+
+    def _damaged(self, phase: Phase, name: str, damage: Damage) -> None:
+        self._on_damaged(phase, name, damage)
+        what = f"{phase_name(self._suite, phase)}: {name}"
+        self.repaired.append(f"{what} was damaged and is fetched again.")
 
     def open(self, phase: Phase) -> Checkpoint:
         snapshot = self._stream.get(phase)

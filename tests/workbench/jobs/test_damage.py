@@ -302,6 +302,18 @@ def test_a_failed_attempt_after_a_success_is_shown(home):
     assert "No job has failed" in call(home, "failures", "small")
 
 
+def test_a_stream_repairs_what_it_finds_damaged_and_says_so(home):
+    call(home, *WEIGHTS)
+    before = shown(home)
+    home.hashes.unlink()
+    flip(weights_of(home, "two"))
+    said = call(home, "probe", "small", "--probes", "loss", "--stream")
+    assert "Phase 2 of suite small: model.safetensors was damaged and is fetched again." in said
+    assert shown(home).keys() == {1, 3}
+    assert "1 measured; 2 measured before" in call(home, *WEIGHTS)
+    assert shown(home) == before
+
+
 def test_nothing_measured_is_not_nothing_left(home):
     shutil.rmtree(home.root / "hub")
     said = call(home, *WEIGHTS, expect=1)
