@@ -25,7 +25,7 @@ from workbench.hub.cache import (
     repository_folder,
     snapshot_in,
 )
-from workbench.hub.failures import HubError, elsewhere, explained, phase_name
+from workbench.hub.failures import HubError, elsewhere, explained_phase, phase_name
 from workbench.hub.fetch import Fetcher, Partial, is_intact
 from workbench.hub.listing import HubFile, Listing, list_files
 from workbench.hub.transfer import Stopped
@@ -100,7 +100,7 @@ def plan_pull(
     name = phase_name(suite, phase)
     if phase.repo_id is None:
         raise HubError(f"{name} has no published checkpoint: leave it out of --phases.")
-    with explained(suite, phase):
+    with explained_phase(suite, phase):
         listing = list_files(phase.repo_id, phase.revision, endpoint)
     files = listing.wanted(with_optimizer=with_optimizer)
     if not any(file.name.endswith((".safetensors", ".bin")) for file in files):
@@ -144,7 +144,7 @@ def carry_out(
     stop: threading.Event | None = None,
 ) -> Snapshot:
     """Do what was planned, see ``pull_phase``; setting ``stop`` ends it with Stopped."""
-    with explained(plan.suite, plan.phase):
+    with explained_phase(plan.suite, plan.phase):
         _check_room(plan)
         _bring(plan, endpoint, progress, stop or threading.Event())
         _link(plan)
