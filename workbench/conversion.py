@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from workbench.errors import UsageError
 from workbench.hub.cache import find_snapshot
-from workbench.hub.failures import phase_name
+from workbench.hub.failures import phase_name, unusable
 from workbench.settings import Home
 from workbench.suites import Phase, Suite, load_suite
 
@@ -67,6 +67,8 @@ def _folder_of(suite: Suite, phase: Phase, name: str) -> Path:
     found = find_snapshot(suite, phase)
     if found is not None:
         return found.path
+    if reason := unusable(suite, phase):
+        raise UsageError(reason)
     if phase.folder is not None:
         raise UsageError(f"{name}: {phase.folder} lacks config or weights: complete it first.")
     if phase.repo_id is None:

@@ -11,7 +11,7 @@ from workbench.catalogue import record_suite
 from workbench.errors import WorkbenchError
 from workbench.hub.cache import Snapshot, cache_folder, find_snapshot
 from workbench.hub.endpoint import hub_of
-from workbench.hub.failures import HubError
+from workbench.hub.failures import HubError, by_reason, unusable
 from workbench.hub.ledger import ledger_of
 from workbench.hub.pull import PullPlan, plan_pull, pull_phase
 from workbench.settings import Home
@@ -97,6 +97,8 @@ def _planned(plan: PullPlan) -> dict[str, Any]:
 
 def _unplanned(suite: Suite, phase: Phase, error: HubError | None) -> dict[str, Any]:
     nothing = {"files": None, "bytes": None, "fetch_bytes": None, "commit": "", "message": ""}
+    if error is None and (reason := unusable(suite, phase)):
+        error = HubError(reason)
     if error is not None:
         return {"status": "failed", **nothing, "message": str(error), "each_file": []}
     found = find_snapshot(suite, phase)
@@ -166,6 +168,8 @@ def _pull(
     progress: Callable[[int, int], None],
 ) -> Snapshot | None:
     if phase.repo_id is None:
+        if reason := unusable(suite, phase):
+            raise HubError(reason)
         return find_snapshot(suite, phase)
     optimizer = with_optimizer and phase.has_optimizer
     return pull_phase(suite, phase, endpoint=endpoint, with_optimizer=optimizer, progress=progress)
@@ -180,3 +184,10 @@ def _pulled(found: Snapshot | None) -> dict[str, Any]:
         "commit": found.commit_sha[:12],
         "message": "",
     }
+
+
+def unusable_phases(name: str, home: Home) -> list[str]:
+    """Why phases that are on disk cannot be measured, one sentence for each reason."""
+    suite = load_suite(name, home)
+    reasons = ((phase, unusable(suite, phase)) for phase in suite.phases)
+    return by_reason(suite.name, ((p.phase, p.label, said) for p, said in reasons if said))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from workbench.errors import WorkbenchError
 from workbench.hub.api import OddAnswer
-from workbench.hub.cache import cache_folder
+from workbench.hub.cache import cache_folder, find_flaw
 from workbench.hub.transfer import (
     LONGEST_WAIT,
     Damaged,
@@ -17,7 +17,7 @@ from workbench.hub.transfer import (
     asked_wait,
 )
 from workbench.suites import Phase, Suite
-from workbench.text import first_line, spans
+from workbench.text import first_line, printable, spans
 
 if TYPE_CHECKING:
     import httpx2
@@ -59,6 +59,18 @@ def elsewhere(suite: Suite) -> str:
     return f"set {variable} to a folder on another disk"
 
 
+def unusable(suite: Suite, phase: Phase) -> str | None:
+    """Why what is on disk of the phase cannot be used, in a sentence; None for what can, or none."""
+    flaw = find_flaw(suite, phase)
+    return useless(suite, phase, flaw) if flaw is not None else None
+
+
+def useless(suite: Suite, phase: Phase, flaw: str) -> str:
+    """A sentence of what ``cache.find_flaw`` returns."""
+    remedy = "correct the index" if phase.folder is not None else "audit the phase"
+    return f"{phase_name(suite, phase)}: {flaw}: {remedy}."
+
+
 def classify(error: Exception, repo_id: str, revision: str, again: str) -> Failure | None:
     """What an exception of the Hub's client or of ours means; None for what the Hub has no part in.
 
@@ -87,8 +99,7 @@ def classify(error: Exception, repo_id: str, revision: str, again: str) -> Failu
             remedy = f"correct it in the suite or, if it was there a moment ago, {again}"
             return Failure("revision", f"{repo_id} has no revision {revision}", remedy)
         case EntryNotFoundError():
-            reason = f"a file that {repo_id} lists is not there ({_asked_for(error)})"
-            return Failure("file", reason, f"{again}; if it stays so, the repository is incomplete")
+            return _vanished(_asked_for(error), repo_id, again)
         case HFValidationError():
             reason = f"{repo_id!r} cannot be a repository's name"
             return Failure("name", reason, "correct it in the suite")
@@ -109,7 +120,7 @@ def classify(error: Exception, repo_id: str, revision: str, again: str) -> Failu
         case OddAnswer() | httpx.InvalidURL():
             return Failure("odd", f"what answered is not a Hub ({first_line(error)})", network)
         case NoRanges():
-            reason = f"the server cannot send parts of files ({first_line(error)})"
+            reason = f"it cannot be read in ranges, the server {first_line(error)}"
             remedy = "pull the phase, or set HF_ENDPOINT to a server that knows ranges"
             return Failure("ranges", reason, remedy)
         case httpx.HTTPError() | Unsteady():
@@ -132,19 +143,32 @@ def _refusal(error: "HfHubHTTPError", repo_id: str, again: str) -> Failure:
     if status == 401:
         reason = f"the Hub does not know who asks for {repo_id} (401)"
         return Failure("token", reason, "set HF_TOKEN to a token that is valid")
+    answer = f"{status} {printable(error.response.reason_phrase)}".strip()
+    if "/resolve/" in _first(error.response).request.url.path:
+        if status == 404:
+            return _vanished(_asked_for(error), repo_id, again)
+        answer += f" for {_asked_for(error)}"
     wait = asked_wait(error)
     if wait is not None and wait > LONGEST_WAIT:
-        reason = f"the Hub asks to wait {_spoken(wait)} ({first_line(error)})"
+        reason = f"the Hub asks to wait {_spoken(wait)} ({answer})"
         return Failure("refused", reason, f"{again} after that")
-    return Failure("refused", f"the Hub refused ({first_line(error)})", f"{again} later")
+    return Failure("refused", f"the Hub refused ({answer})", f"{again} later")
+
+
+def _vanished(file: str, repo_id: str, again: str) -> Failure:
+    reason = f"a file that {repo_id} lists is not there ({file})"
+    return Failure("file", reason, f"{again}; if it stays so, the repository is incomplete")
 
 
 def _spoken(seconds: float) -> str:
-    """A time in the largest unit that it has at least two of, as a user would say it."""
-    for unit, size in (("days", 86_400.0), ("hours", 3600.0), ("minutes", 60.0)):
-        if seconds >= 2 * size:
-            return f"{min(seconds / size, 1e6):,.0f} {unit}"
-    return f"{seconds:,.0f} seconds"
+    """A time of minutes or more, such as 1 day or 1.5 hours."""
+    unit, size = next(
+        (unit, size)
+        for unit, size in (("day", 86_400.0), ("hour", 3600.0), ("minute", 60.0))
+        if seconds >= size or unit == "minute"
+    )
+    number = f"{min(seconds / size, 1e6):,.3g}"
+    return f"{number} {unit}{'' if number == '1' else 's'}"
 
 
 @contextmanager
@@ -199,5 +223,9 @@ def _asked_for(error: Exception) -> str:
     response: httpx2.Response | None = getattr(error, "response", None)
     if response is None:
         return first_line(error)
-    asked = (response.history or [response])[0].request.url.path
-    return asked.rpartition("/")[2]
+    return printable(_first(response).request.url.path.rpartition("/")[2])
+
+
+def _first(response: "httpx2.Response") -> "httpx2.Response":
+    """The answer to what we asked, which may have led to this one."""
+    return (response.history or [response])[0]

@@ -11,8 +11,8 @@ from workbench.hub import cache
 from workbench.hub.api import OddAnswer, ask, ask_pages
 from workbench.text import printable
 
-LARGEST = 1 << 40
-"""Bytes of a file; the Hub itself takes none of more than 500 GB."""
+LARGEST = 1 << 53
+"""Bytes of a file; JSON states no larger number exactly."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _HASH = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 

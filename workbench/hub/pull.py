@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,18 +19,28 @@ from pathlib import Path
 
 from workbench.hub.cache import (
     CONFIG,
+    FORMS,
     Snapshot,
     cache_folder,
     find_snapshot,
+    flaw_in,
     repository_folder,
     snapshot_in,
 )
-from workbench.hub.failures import HubError, elsewhere, explained_phase, phase_name
+from workbench.hub.failures import (
+    HubError,
+    elsewhere,
+    explained_phase,
+    phase_name,
+    unusable,
+    useless,
+)
 from workbench.hub.fetch import Fetcher, Partial, is_intact
 from workbench.hub.listing import HubFile, Listing, list_files
 from workbench.hub.transfer import Stopped
 from workbench.suites import Phase, Suite
 
+_INDEXES = tuple(f"{single}.index.json" for single in FORMS)
 FILES_AT_ONCE = 8
 CONNECTIONS = 8
 """To the Hub, for all files together."""
@@ -130,6 +140,8 @@ def pull_phase(
 
     if phase.folder is not None and (found := find_snapshot(suite, phase)):
         return found
+    if (phase.folder is not None or is_offline_mode()) and (reason := unusable(suite, phase)):
+        raise HubError(reason)
     if is_offline_mode() and not with_optimizer and (found := find_snapshot(suite, phase)):
         return found
     plan = plan_pull(suite, phase, endpoint=endpoint, with_optimizer=with_optimizer)
@@ -146,10 +158,16 @@ def carry_out(
     """Do what was planned, see ``pull_phase``; setting ``stop`` ends it with Stopped."""
     with explained_phase(plan.suite, plan.phase):
         _check_room(plan)
-        _bring(plan, endpoint, progress, stop or threading.Event())
-        _link(plan)
+        fetcher = Fetcher(CONNECTIONS, _adding(progress, plan.bytes), stop or threading.Event())
+        # The indexes first: what they name may make all the rest of no use.
+        _bring(plan, [f for f in plan.contents if f.name in _INDEXES], endpoint, fetcher)
+        _link(plan, [f for f in plan.files if f.name in _INDEXES])
+        _check_indexes(plan)
+        _bring(plan, [f for f in plan.contents if f.name not in _INDEXES], endpoint, fetcher)
+        _link(plan, plan.files)
         found = snapshot_in(plan.folder, plan.listing.repo_id, plan.listing.commit_sha)
         if found is None:
+            _check_indexes(plan)
             raise HubError(
                 f"{phase_name(plan.suite, plan.phase)}: repository {plan.listing.repo_id} has no "
                 "complete weights (config, and every file that its index names): its page on the "
@@ -158,6 +176,13 @@ def carry_out(
         _name_revision(plan)
         _clean(plan)
     return found
+
+
+def _check_indexes(plan: PullPlan) -> None:
+    """Refuse a phase whose index cannot be followed."""
+    if flaw := flaw_in(plan.folder):
+        _name_revision(plan)  # whoever looks at the disk is then told the same
+        raise HubError(useless(plan.suite, plan.phase, flaw))
 
 
 def _check_room(plan: PullPlan) -> None:
@@ -173,20 +198,16 @@ def _check_room(plan: PullPlan) -> None:
 
 
 def _bring(
-    plan: PullPlan,
-    endpoint: str | None,
-    progress: Callable[[int, int], None],
-    stop: threading.Event,
+    plan: PullPlan, files: Sequence[HubFile], endpoint: str | None, fetcher: Fetcher
 ) -> None:
-    """Check what is here and fetch the rest, several files at once."""
-    fetcher = Fetcher(CONNECTIONS, _adding(progress, plan.bytes), stop)
+    """Check which of the files are here and fetch the rest, several at once."""
     with ThreadPoolExecutor(max_workers=FILES_AT_ONCE) as pool:
-        jobs = [pool.submit(_bring_file, plan, file, endpoint, fetcher) for file in plan.contents]
+        jobs = [pool.submit(_bring_file, plan, file, endpoint, fetcher) for file in files]
         try:
             for job in as_completed(jobs):
                 job.result()
         except BaseException:
-            stop.set()
+            fetcher.stop.set()
             pool.shutdown(cancel_futures=True)
             errors = [job.exception() for job in jobs if not job.cancelled()]
             for error in errors:  # not the one of a file that only was stopped
@@ -269,9 +290,9 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _link(plan: PullPlan) -> None:
-    """Give every file its name in the snapshot, the config last."""
-    for file in sorted(plan.files, key=lambda file: file.name == CONFIG):
+def _link(plan: PullPlan, files: Sequence[HubFile]) -> None:
+    """Give the files their names in the snapshot, the config last."""
+    for file in sorted(files, key=lambda file: file.name == CONFIG):
         pointer, blob = plan.folder / file.name, plan.blob(file)
         target = os.path.relpath(blob, pointer.parent)
         if pointer.is_symlink() and os.readlink(pointer) == target:

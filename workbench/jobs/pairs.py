@@ -16,6 +16,7 @@ from probes.changes import compared
 from workbench.checkpoints import Checkpoint
 from workbench.errors import UsageError, WorkbenchError
 from workbench.hub.cache import Snapshot, find_snapshot
+from workbench.hub.failures import unusable
 from workbench.settings import Home
 from workbench.suites import Phase, Suite, load_suite
 
@@ -139,6 +140,9 @@ def compare_two(
             raise UsageError(
                 f"No checkpoint of phase {number} was published: compare its neighbours."
             )
+    for phase in phases.values():
+        if reason := unusable(suite, phase):
+            raise UsageError(reason)
     unpulled = [n for n in chosen if find_snapshot(suite, phases[n]) is None]
     if unpulled:
         numbers = ",".join(map(str, unpulled))

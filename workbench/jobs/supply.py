@@ -8,7 +8,7 @@ from typing import Protocol, Self, TypeVar
 
 from workbench.checkpoints import Checkpoint
 from workbench.hub.cache import Snapshot, find_snapshot, optimizer_states
-from workbench.hub.failures import HubError, phase_name
+from workbench.hub.failures import HubError, phase_name, unusable
 from workbench.hub.ledger import Ledger
 from workbench.hub.pull import PullPlan, plan_pull
 from workbench.hub.remote import RemoteSnapshot, remote_snapshot
@@ -44,10 +44,12 @@ class Supply:
     sources: Mapping[int, Source]
     """By phase number, for the phases that can be measured."""
     refused: list[tuple[Phase, str]]
-    """Phases that the Hub did not list, with the reason in one sentence."""
+    """Phases that the Hub did not list, or that are of no use on disk, with the reason in one
+    sentence."""
 
     def __init__(self, suite: Suite, phases: Sequence[Phase]) -> None:
-        self.refused = []
+        reasons = [(phase, unusable(suite, phase)) for phase in phases]
+        self.refused = [(phase, reason) for phase, reason in reasons if reason is not None]
         found = {phase.phase: find_snapshot(suite, phase) for phase in phases}
         self._found = {number: snapshot for number, snapshot in found.items() if snapshot}
         self.sources = self._found
