@@ -60,7 +60,7 @@ def elsewhere(suite: Suite) -> str:
 
 
 def unusable(suite: Suite, phase: Phase) -> str | None:
-    """Why what is on disk of the phase cannot be used, in a sentence; None for what can, or none."""
+    """Why what is on disk of the phase cannot be used, as a sentence; None for anything else."""
     flaw = find_flaw(suite, phase)
     return useless(suite, phase, flaw) if flaw is not None else None
 

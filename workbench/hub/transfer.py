@@ -5,6 +5,8 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -145,15 +147,45 @@ def opened(url: str, headers: dict[str, str]) -> Iterator["httpx2.Response"]:
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers, get_session
 
-    with get_session().stream(
-        "GET",
-        url,
-        headers=build_hf_headers() | headers,
-        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-    ) as response:
+    timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+    session = get_session()
+    request = session.build_request(
+        "GET", url, headers=build_hf_headers() | headers, timeout=timeout
+    )
+    response = _within(timeout + PERIOD, lambda: session.send(request, stream=True))
+    try:
         if response.status_code >= 400:
             _refuse(response)
         yield response
+    finally:
+        response.close()
+
+
+def _within(seconds: float, send: "Callable[[], httpx2.Response]") -> "httpx2.Response":
+    """What ``send`` returns; Unsteady where the head of the answer takes longer.
+
+    The client limits the wait for the next byte alone. The thread of a request that is given up
+    ends with its connection, and not later than this process.
+    """
+    answer: Future[httpx2.Response] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(send())
+        except BaseException as error:  # raised in the thread that waits
+            answer.set_exception(error)
+
+    threading.Thread(target=work, name="request", daemon=True).start()
+    wait_for([answer], seconds)
+    if not answer.done():
+        answer.add_done_callback(_close)
+        raise Unsteady(f"the head of the answer did not come in {seconds:,.0f} seconds")
+    return answer.result()
+
+
+def _close(answer: "Future[httpx2.Response]") -> None:
+    if answer.exception() is None:
+        answer.result().close()
 
 
 def _refuse(response: "httpx2.Response") -> None:
