@@ -10,10 +10,10 @@ from typing import Any
 from analysis_db.store import Store
 from workbench.catalogue import record_suite
 from workbench.hub.audit import SEVERITIES, Audit, audit_phases
-from workbench.hub.audit.facts import spans
 from workbench.hub.endpoint import hub_of
 from workbench.settings import Home
 from workbench.suites import load_suite
+from workbench.text import spans
 
 
 def audit_suite(

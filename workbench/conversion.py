@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from workbench.errors import UsageError
 from workbench.hub.cache import Snapshot, find_snapshot
-from workbench.hub.failures import phase_name
+from workbench.hub.failures import phase_name, unusable
 from workbench.hub.hashes import FileHashes
 from workbench.settings import Home
 from workbench.suites import Phase, Suite, load_suite
@@ -70,6 +70,8 @@ def _snapshot_of(suite: Suite, phase: Phase, name: str, hashes: FileHashes) -> S
     found = find_snapshot(suite, phase, hashes)
     if found is not None:
         return found
+    if reason := unusable(suite, phase):
+        raise UsageError(reason)
     if phase.folder is not None:
         raise UsageError(f"{name}: {phase.folder} lacks config or weights: complete it first.")
     if phase.repo_id is None:

@@ -12,7 +12,7 @@ from workbench.catalogue import record_suite
 from workbench.errors import WorkbenchError
 from workbench.hub.cache import Snapshot, cache_folder, find_snapshot
 from workbench.hub.endpoint import hub_of
-from workbench.hub.failures import HubError, phase_name
+from workbench.hub.failures import HubError, by_reason, phase_name, unusable
 from workbench.hub.hashes import Damage, FileHashes
 from workbench.hub.ledger import ledger_of
 from workbench.hub.pull import PullPlan, plan_pull, pull_phase
@@ -99,6 +99,8 @@ def _planned(plan: PullPlan) -> dict[str, Any]:
 
 def _unplanned(suite: Suite, phase: Phase, error: HubError | None) -> dict[str, Any]:
     nothing = {"files": None, "bytes": None, "fetch_bytes": None, "commit": "", "message": ""}
+    if error is None and (reason := unusable(suite, phase)):
+        error = HubError(reason)
     if error is not None:
         return {"status": "failed", **nothing, "message": str(error), "each_file": []}
     found = find_snapshot(suite, phase)
@@ -135,10 +137,10 @@ def pull_suite(
             row = _named(phase)
             repairs = _Repairs(store, suite, phase)
             try:
-                found = (
-                    find_snapshot(suite, phase)
-                    if phase.repo_id is None
-                    else pull_phase(
+                if phase.repo_id is None:
+                    found = _local(suite, phase)
+                else:
+                    found = pull_phase(
                         suite,
                         phase,
                         endpoint=endpoint,
@@ -147,7 +149,6 @@ def pull_suite(
                         progress=partial(on_bytes, phase),
                         on_damaged=repairs.mark,
                     )
-                )
                 if found is not None and found.commit_sha:
                     ledger_of(suite, home).disown(found, phase.revision)
                 rows.append(row | _pulled(found) | repairs.row())
@@ -156,6 +157,13 @@ def pull_suite(
             on_end(len(rows), len(chosen))
     record_suite(suite, store)
     return rows
+
+
+def _local(suite: Suite, phase: Phase) -> Snapshot | None:
+    """The checkpoint of a phase that is in no repository."""
+    if reason := unusable(suite, phase):
+        raise HubError(reason)
+    return find_snapshot(suite, phase)
 
 
 class _Repairs:
@@ -217,3 +225,10 @@ def _pulled(found: Snapshot | None) -> dict[str, Any]:
         "commit": found.commit_sha[:12],
         "message": "",
     }
+
+
+def unusable_phases(name: str, home: Home) -> list[str]:
+    """Why phases that are on disk cannot be measured, one sentence for each reason."""
+    suite = load_suite(name, home)
+    reasons = ((phase, unusable(suite, phase)) for phase in suite.phases)
+    return by_reason(suite.name, ((p.phase, p.label, said) for p, said in reasons if said))

@@ -1,6 +1,8 @@
 """The faults that a server can have, and what a pull has to make of each."""
 
+import email.utils
 import gzip
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +223,17 @@ def _refusals() -> Iterator[Case]:
         by_that = later(0, as_date=True, clock=clock)
         yield Case(f"429 with a date, by a clock {clock / 86_400:+,.0f} days off", big(by_that))
     yield Case("429, always", big(later(0), times=OFTEN), REFUSED)
-    yield Case("429 with a day", big(later(86_400), times=OFTEN), REFUSED)
+    for as_date in (False, True):
+        a_day = later(86_400, as_date=as_date)
+        said = rf"the Hub asks to wait 1 day \(429 Too Many Requests for {BIG}\): pull again aft"
+        yield Case(f"429 with a day, as a date: {as_date}", big(a_day, times=OFTEN), said)
+        listed = r"the Hub asks to wait 1 day \(429 Too Many Requests\): pull again after that"
+        yield Case(f"model info: 429 with a day, {as_date}", info(a_day, times=OFTEN), listed)
+    yield Case(
+        "429 with a date that has no zone",
+        lambda stage, other: info(_without_zone, times=OFTEN),
+        "asks to wait 2 days",
+    )
     yield Case("429 without Retry-After", big(refuse(429)))
     yield Case("429 with nonsense", big(refuse(429, Retry_After="soon")))
     for status in (408, 500, 502, 503, 504):
@@ -280,6 +292,11 @@ def _addresses() -> Iterator[Case]:
         yield Case(f"{status} for the tree", (*bare, Rule(refuse(status), kind="tree")))
     no_tree = Rule(refuse(503), kind="tree", times=OFTEN)
     yield Case("503 for the tree, always", (*bare, no_tree), REFUSED)
+
+
+def _without_zone(exchange: Any) -> None:
+    date = email.utils.formatdate(time.time() + 2 * 86_400)
+    exchange.send((429, {"Retry-After": date}, b"{}"))
 
 
 def led_by_commit(stage: Stage) -> Fault:

@@ -54,6 +54,26 @@ def stall(seconds: float) -> Fault:
     return fault
 
 
+def drip(
+    exchange: Exchange, *, status: int | None = None, size: int = 2, pause: float = 0.02
+) -> None:
+    """The Hub's answer, ``size`` bytes at a time with a pause after each; with another status."""
+    was, headers, body = exchange.answer()
+    exchange.handler.head(status or was, headers, len(body))
+    for at in range(0, len(body), size):
+        exchange.handler.body(body[at : at + size])
+        exchange.wait(pause)
+
+
+def drip_head(exchange: Exchange) -> None:
+    """The head of an answer, a byte at a time."""
+    connection = exchange.handler.request
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Long: ")
+    for _ in range(1000):
+        connection.sendall(b"x")
+        exchange.wait(0.1)
+
+
 def silent(seconds: float) -> Fault:
     """Not even a status comes, for so long; then the connection ends."""
 

@@ -1,6 +1,5 @@
 """The files of one checkpoint, in a folder or on the Hub: config, index, and who holds a tensor."""
 
-import json
 import os
 import weakref
 from collections.abc import Iterable
@@ -9,6 +8,8 @@ from threading import Event
 from typing import Any, Protocol, TypeVar
 
 from workbench.errors import CheckpointError
+from workbench.hub.shards import foreign_shard
+from workbench.json_text import LONGEST, InvalidJSON, parse_json
 
 CONFIG = "config.json"
 SAFETENSORS = "model.safetensors"
@@ -89,9 +90,15 @@ def read_json(storage: Storage, name: str, what: str) -> dict[str, Any]:
     """A JSON object; ``what`` names the checkpoint in the error."""
     if not storage.has(name):
         raise CheckpointError(f"{what} has no {name}; {storage.remedy}.")
+    size = storage.file(name).size
+    if size > LONGEST:
+        raise CheckpointError(
+            f"{what}: {name} has {size:,} bytes, and at most {LONGEST:,} of a text are read; "
+            f"{storage.remedy}."
+        )
     try:
-        parsed = json.loads(storage.content(name))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        parsed = parse_json(storage.content(name))
+    except InvalidJSON as error:
         raise CheckpointError(
             f"{what}: {name} is not valid JSON ({error}); {storage.remedy}."
         ) from error
@@ -103,7 +110,8 @@ def read_json(storage: Storage, name: str, what: str) -> dict[str, Any]:
 def weight_files(storage: Storage, single: str, what: str) -> dict[str, set[str]]:
     """Weight file -> the tensors that it must hold (none named: whatever it holds).
 
-    ``single`` is the name of the one file; an index beside it names shards in its place.
+    ``single`` is the name of the one file; an index beside it names shards in its place, each by
+    the plain name of a file of the same folder.
     """
     index = f"{single}.index.json"
     found: dict[str, set[str]] = {}
@@ -111,8 +119,10 @@ def weight_files(storage: Storage, single: str, what: str) -> dict[str, set[str]
         weight_map = read_json(storage, index, what).get("weight_map")
         if not isinstance(weight_map, dict) or not weight_map:
             raise CheckpointError(f"{what}: {index} has no weight_map; {storage.remedy}.")
+        if foreign := foreign_shard(weight_map, single):
+            raise CheckpointError(f"{what}: {foreign}; {storage.remedy}.")
         for tensor, name in weight_map.items():
-            found.setdefault(str(name), set()).add(tensor)
+            found.setdefault(name, set()).add(tensor)
     else:
         found[single] = set()
     for name in found:

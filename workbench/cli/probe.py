@@ -11,6 +11,9 @@ from workbench.cli.pull import MaxDisk, size_of
 from workbench.cli.suites import Phases, SuiteName
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from workbench.jobs.local import Outcome
     from workbench.suites import Phase
 
 
@@ -68,6 +71,7 @@ def probe(
         # that fetches, and the whole then lasts three times as long.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from workbench import jobs
+    from workbench.hub.failures import by_reason
     from workbench.settings import Home
 
     request = jobs.ProbeRequest(
@@ -102,18 +106,41 @@ def probe(
     print_rows(result.rows(), as_json=as_json, empty=result.nothing_done())
     if not as_json:
         console.print(result.summary(), highlight=False)
-    for outcome in failed:
-        note.print(f"{outcome.job.name}: {outcome.error}", style="red")
+    for sentence in _failures(suite, failed):
+        note.print(sentence, style="red")
     if failed:
         note.print(f"Retry with: {result.retry_command()}")
-    for _, reason in result.refused:
-        note.print(reason, style="red")
     for sentence in result.repaired:
         note.print(sentence, style="yellow")
+    refused = [(phase.phase, phase.label, reason) for phase, reason in result.refused]
+    for sentence in by_reason(suite, refused):
+        note.print(sentence, style="red")
     for alarm in (*result.warnings(), *result.alarms):
         note.print(f"Warning: {alarm}", style="bold red")
     if failed or result.plan.missing or result.plan.unpulled:
         raise typer.Exit(1)
+
+
+def _failures(suite: str, failed: "Sequence[Outcome]") -> list[str]:
+    """A sentence for all jobs that failed for the same reason."""
+    from workbench.text import spans
+
+    grouped: dict[str, list[Outcome]] = {}
+    for outcome in failed:
+        label, error = outcome.job.phase.label, outcome.error or ""
+        reason = error.removeprefix(f"{label[:1].upper()}{label[1:]} of suite {suite}: ")
+        grouped.setdefault(reason, []).append(outcome)
+    sentences = []
+    for reason, outcomes in grouped.items():
+        jobs = [outcome.job for outcome in outcomes]
+        name = jobs[0].name
+        if len(jobs) > 1:
+            probes = ", ".join(dict.fromkeys(f"{job.probe.id} {job.part}".rstrip() for job in jobs))
+            numbers = {job.phase.phase for job in jobs}
+            label = f"phases {spans(numbers)}" if len(numbers) > 1 else jobs[0].phase.label
+            name = f"{label}, {probes}"
+        sentences.append(f"{name}: {reason if len(jobs) > 1 else outcomes[0].error}")
+    return sentences
 
 
 _MARKS = {
@@ -134,11 +161,14 @@ def status(suite: SuiteName = "demo", as_json: Json = False) -> None:
 
     Where values are shown and a newer attempt or a part of the probe failed, the status says so.
     """
+    from workbench.downloads import unusable_phases
     from workbench.jobs import absences, coverage
     from workbench.settings import Home
 
     home = Home.from_env()
     rows = coverage(suite, home)
+    for sentence in unusable_phases(suite, home):
+        note.print(sentence, style="red")
     if as_json:
         print_rows(rows, as_json=True)
     else:

@@ -1,6 +1,6 @@
 """`workbench pull`: getting checkpoints onto the disk."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -83,10 +83,17 @@ def pull(
     for row in rows:
         if row["status"] == "repaired":
             note.print(row["message"], style="yellow")
-    for row in failed:
-        note.print(row["message"], style="red")
+    _explain(suite, failed)
     if failed:
         raise typer.Exit(1)
+
+
+def _explain(suite: str, failed: list[dict[str, Any]]) -> None:
+    """A sentence for all phases that failed for the same reason."""
+    from workbench.hub.failures import by_reason
+
+    for sentence in by_reason(suite, ((r["phase"], r["label"], r["message"]) for r in failed)):
+        note.print(sentence, style="red")
 
 
 def _show_plan(
@@ -126,8 +133,7 @@ def _show_plan(
             f"where {decimal(plan['free_bytes'])} are free.",
             highlight=False,
         )
-        for row in failed:
-            note.print(row["message"], style="red")
+        _explain(suite, failed)
     if budget is not None and plan["peak_disk_bytes"] > budget:
         note.print(f"That is more than --max-disk allows ({decimal(budget)}).", style="red")
         raise typer.Exit(1)

@@ -1,6 +1,5 @@
 """The Hub cache on disk: which phase's checkpoint is there, whole, and what identifies it."""
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,6 +8,8 @@ from functools import cached_property
 from pathlib import Path
 
 from workbench.hub.hashes import FileHashes
+from workbench.hub.shards import foreign_shard, is_file_name
+from workbench.json_text import LONGEST, InvalidJSON, parse_json
 from workbench.suites import Phase, Suite
 
 CONFIG = "config.json"
@@ -106,16 +107,32 @@ def find_snapshot(suite: Suite, phase: Phase, hashes: FileHashes | None = None) 
 
     ``hashes`` remembers the hashes of files outside of a cache.
     """
-    if phase.folder is not None:
-        folder, commit = phase.folder, ""
-    elif phase.repo_id is not None:
-        root = repository_folder(suite, phase.repo_id)
-        ref = root / "refs" / phase.revision
-        commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else phase.revision
-        folder = root / "snapshots" / commit
-    else:
+    place = _place(suite, phase)
+    if place is None:
         return None
-    return snapshot_in(folder, phase.repo_id or "", commit, hashes)
+    return snapshot_in(place[0], phase.repo_id or "", place[1], hashes)
+
+
+def find_flaw(suite: Suite, phase: Phase) -> str | None:
+    """Why what is on disk of the phase can never be its checkpoint; None for what may be missing.
+
+    The reason is the middle of a sentence.
+    """
+    place = _place(suite, phase)
+    return flaw_in(place[0]) if place is not None else None
+
+
+def _place(suite: Suite, phase: Phase) -> tuple[Path, str] | None:
+    """Folder and commit of the phase's checkpoint, whether it is there or not."""
+    if phase.folder is not None:
+        return phase.folder, ""
+    if phase.repo_id is None:
+        return None
+    root = repository_folder(suite, phase.repo_id)
+    ref = root / "refs" / phase.revision
+    commit = ref.read_text("utf-8", "replace").strip() if ref.is_file() else phase.revision
+    # A name that is a path would lead to the snapshot of another repository.
+    return (root / "snapshots" / commit, commit) if is_file_name(commit) else None
 
 
 def snapshot_in(
@@ -139,19 +156,37 @@ def complete(folder: Path) -> bool:
     for single in FORMS:
         index = folder / f"{single}.index.json"
         if index.is_file():
-            shards = _shards(index)
-            return bool(shards) and all((folder / shard).is_file() for shard in shards)
+            shards = _shards(index, single)
+            return not isinstance(shards, str) and all((folder / n).is_file() for n in shards)
         if (folder / single).is_file():
             return True
     return False
 
 
-def _shards(index: Path) -> set[str]:
-    """The files that an index names; none when it is no index of weights."""
+def flaw_in(folder: Path) -> str | None:
+    """Why the index of the folder's weights cannot be followed; None for one that can, or none."""
+    for single in FORMS:
+        index = folder / f"{single}.index.json"
+        if index.is_file():
+            shards = _shards(index, single)
+            return shards if isinstance(shards, str) else None
+        if (folder / single).is_file():
+            return None
+    return None
+
+
+def _shards(index: Path, single: str) -> set[str] | str:
+    """The files that an index names, or why it cannot be followed."""
+    if index.stat().st_size > LONGEST:
+        return f"{index.name} has more than {LONGEST:,} bytes"
     try:
-        return set(map(str, json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, LookupError, TypeError, AttributeError):
-        return set()
+        parsed = parse_json(index.read_bytes())
+    except InvalidJSON as error:
+        return f"{index.name} is not valid JSON ({error})"
+    weight_map = parsed.get("weight_map") if isinstance(parsed, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        return f"{index.name} has no weight_map"
+    return foreign_shard(weight_map, single) or set(weight_map.values())
 
 
 def cache_folder(suite: Suite) -> Path:

@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from workbench.hub.api import OddAnswer, ask
 from workbench.hub.endpoint import reach_directly
-from workbench.hub.failures import HubError
-from workbench.hub.transfer import patiently
+from workbench.hub.failures import explained
+from workbench.text import printable
 
 Refs = dict[str, dict[str, str]]
 """The commit of every branch and tag, by repository and name."""
@@ -32,72 +33,28 @@ def list_refs(repositories: Iterable[str], local_hub: Path | None = None) -> Ref
 
 
 def _refs_of(repo_id: str, endpoint: str | None) -> dict[str, str]:
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-    )
-    from huggingface_hub.utils import httpx
-
-    try:
-        return patiently(lambda: _ask(repo_id, endpoint), first=True)
-    except GatedRepoError:
-        what = f"{repo_id} is gated: accept its terms on the Hub and set HF_TOKEN"
-    except RepositoryNotFoundError:
-        what = f"the Hub has no public repository {repo_id}: correct the suite"
-    except HFValidationError:
-        what = "that cannot be a repository's name: correct the suite"
-    except OfflineModeIsEnabled:
-        what = "HF_HUB_OFFLINE is set: unset it for this once, the list is kept"
-    except HfHubHTTPError as error:
-        remedy = (
-            "set HF_TOKEN to a token that is valid" if error.response.status_code == 401 else ""
-        )
-        what = f"the Hub refused ({_first_line(error)}): {remedy or 'try again later'}"
-    except (httpx.HTTPError, OSError) as error:
-        cause = _first_line(error)
-        what = f"the Hub cannot be reached ({cause}): check the network and HF_ENDPOINT"
-    except (ValueError, LookupError, TypeError) as error:  # no JSON, say: a network's login page
-        cause = _first_line(error)
-        what = f"what answered is not a Hub ({cause}): check the network and HF_ENDPOINT"
-    raise HubError(f"The revisions of {repo_id} cannot be listed: {what}.")
-
-
-def _ask(repo_id: str, endpoint: str | None) -> dict[str, str]:
-    """What ``HfApi.list_repo_refs`` asks, on the client's session, but never waiting for ever."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import (
-        build_hf_headers,
-        get_session,
-        hf_raise_for_status,
-        validate_repo_id,
-    )
-
-    validate_repo_id(repo_id)
-    response = get_session().get(
-        f"{endpoint or constants.ENDPOINT}/api/models/{repo_id}/refs",
-        headers=build_hf_headers(),
-        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
-    )
-    hf_raise_for_status(response)
-    return _commits(response.json())
+    what = f"The revisions of {repo_id} cannot be listed"
+    with explained(what, repo_id, again="try again"):
+        return _commits(ask(repo_id, "refs", endpoint))
 
 
 def _commits(answer: Any) -> dict[str, str]:
     """The commit by name; a branch goes before a tag of its name."""
     refs: dict[str, str] = {}
-    for ref in [*answer["tags"], *answer["branches"]]:
-        name, commit = ref["name"], ref["targetCommit"]
-        if not isinstance(name, str) or ".." in name or name.startswith("/"):
-            raise ValueError(f"it names a revision {name!r}")  # git allows none of these
-        if not _COMMIT.fullmatch(commit):
-            raise ValueError(f"it names a commit {commit!r}")
-        refs[name] = commit
+    for kind in ("tags", "branches"):
+        listed = answer.get(kind) if isinstance(answer, dict) else None
+        if not isinstance(listed, list) or not all(isinstance(ref, dict) for ref in listed):
+            raise OddAnswer(f"it lists no {kind}")
+        for ref in listed:
+            name, commit = ref.get("name"), ref.get("targetCommit")
+            if not isinstance(name, str) or not _is_ref(name):  # git allows no other either
+                raise OddAnswer(f"it names a revision {printable(repr(name))}")
+            if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
+                raise OddAnswer(f"it names a commit {printable(repr(commit))}")
+            refs[name] = commit
     return refs
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+def _is_ref(name: str) -> bool:
+    controls = any(ord(character) < 32 or ord(character) == 127 for character in name)
+    return bool(name) and not controls and ".." not in name and not name.startswith("/")

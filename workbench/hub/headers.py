@@ -1,9 +1,10 @@
 """The header of a safetensors file: which tensor lies where, checked before a weight is read."""
 
-import json
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol
+
+from workbench.json_text import InvalidJSON, parse_json
 
 GUESS = 128 * 1024
 """Bytes of the first read: the header of 56 layers fits, so that one read is enough."""
@@ -56,9 +57,9 @@ def read_header(file: Readable) -> dict[str, TensorEntry]:
     if begin > len(head):
         head += file.read(len(head), begin)
     try:
-        listed = json.loads(head[8:begin])
-    except ValueError:
-        raise HeaderError("the header is not valid JSON") from None
+        listed = parse_json(head[8:begin])
+    except InvalidJSON as error:
+        raise HeaderError(f"the header is not valid JSON: {error}") from None
     if not isinstance(listed, dict):
         raise HeaderError("the header is no JSON object")
     listed.pop("__metadata__", None)
@@ -79,7 +80,8 @@ def _entry(name: str, told: Any, begin: int) -> TensorEntry:
         dtype, shape, (first, last) = told["dtype"], tuple(told["shape"]), told["data_offsets"]
         if dtype not in BITS:
             raise HeaderError(f"{name} is of the unknown dtype {dtype}")
-        sound = all(type(number) is int and number >= 0 for number in (*shape, first, last))
+        numbers = (*shape, first, last)
+        sound = all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
     except (TypeError, KeyError, ValueError) as error:
         if isinstance(error, HeaderError):
             raise

@@ -15,6 +15,7 @@ from workbench.errors import WorkbenchError
 from workbench.hub.cache import CONFIG, Snapshot
 from workbench.hub.fetch import Partial
 from workbench.hub.pull import PullPlan, remove
+from workbench.json_text import InvalidJSON, parse_json
 from workbench.settings import Home
 from workbench.suites import Suite
 
@@ -136,9 +137,14 @@ class Ledger:
 
     def _read(self) -> dict[str, Entry]:
         try:
-            found: dict[str, Entry] = json.loads(self._path.read_text(encoding="utf-8"))
+            found: dict[str, Entry] = parse_json(self._path.read_bytes())
         except FileNotFoundError:
             return {}
+        except InvalidJSON as error:
+            raise WorkbenchError(
+                f"{self._path}, the list of what a stream has fetched, is damaged ({error}): "
+                "remove it; what it lists then stays on the disk."
+            ) from None
         return found
 
     def _write(self, kept: dict[str, Entry]) -> None:

@@ -10,7 +10,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,19 +19,29 @@ from pathlib import Path
 
 from workbench.hub.cache import (
     CONFIG,
+    FORMS,
     Snapshot,
     cache_folder,
     find_snapshot,
+    flaw_in,
     repository_folder,
     snapshot_in,
 )
-from workbench.hub.failures import HubError, elsewhere, explained, phase_name
+from workbench.hub.failures import (
+    HubError,
+    elsewhere,
+    explained_phase,
+    phase_name,
+    unusable,
+    useless,
+)
 from workbench.hub.fetch import Fetcher, Partial
 from workbench.hub.hashes import Damage, FileHashes
 from workbench.hub.listing import HubFile, Listing, list_files
 from workbench.hub.transfer import Stopped
 from workbench.suites import Phase, Suite
 
+_INDEXES = tuple(f"{single}.index.json" for single in FORMS)
 FILES_AT_ONCE = 8
 CONNECTIONS = 8
 """To the Hub, for all files together."""
@@ -108,7 +118,7 @@ def plan_pull(
     name = phase_name(suite, phase)
     if phase.repo_id is None:
         raise HubError(f"{name} has no published checkpoint: leave it out of --phases.")
-    with explained(suite, phase):
+    with explained_phase(suite, phase):
         listing = list_files(phase.repo_id, phase.revision, endpoint)
     files = listing.wanted(with_optimizer=with_optimizer)
     if not any(file.name.endswith((".safetensors", ".bin")) for file in files):
@@ -141,6 +151,8 @@ def pull_phase(
 
     if phase.folder is not None and (found := find_snapshot(suite, phase)):
         return found
+    if (phase.folder is not None or is_offline_mode()) and (reason := unusable(suite, phase)):
+        raise HubError(reason)
     if is_offline_mode() and not with_optimizer and (found := find_snapshot(suite, phase)):
         _check_offline(suite, phase, found, hashes or FileHashes())
         return found
@@ -172,12 +184,19 @@ def carry_out(
 ) -> Snapshot:
     """Do what was planned, see ``pull_phase``; setting ``stop`` ends it with Stopped."""
     hashes = hashes or FileHashes()
-    with explained(plan.suite, plan.phase):
+    with explained_phase(plan.suite, plan.phase):
         _check_room(plan)
-        _Bringing(plan, endpoint, hashes, on_damaged).run(progress, stop or threading.Event())
-        _link(plan)
+        fetcher = Fetcher(CONNECTIONS, _adding(progress, plan.bytes), stop or threading.Event())
+        bringing = _Bringing(plan, endpoint, hashes, on_damaged, fetcher)
+        # The indexes first: what they name may make all the rest of no use.
+        bringing.run([f for f in plan.contents if f.name in _INDEXES])
+        _link(plan, [f for f in plan.files if f.name in _INDEXES])
+        _check_indexes(plan)
+        bringing.run([f for f in plan.contents if f.name not in _INDEXES])
+        _link(plan, plan.files)
         found = snapshot_in(plan.folder, plan.listing.repo_id, plan.listing.commit_sha, hashes)
         if found is None:
+            _check_indexes(plan)
             raise HubError(
                 f"{phase_name(plan.suite, plan.phase)}: repository {plan.listing.repo_id} has no "
                 "complete weights (config, and every file that its index names): its page on the "
@@ -186,6 +205,13 @@ def carry_out(
         _name_revision(plan)
         _clean(plan)
     return found
+
+
+def _check_indexes(plan: PullPlan) -> None:
+    """Refuse a phase whose index cannot be followed."""
+    if flaw := flaw_in(plan.folder):
+        _name_revision(plan)  # whoever looks at the disk is then told the same
+        raise HubError(useless(plan.suite, plan.phase, flaw))
 
 
 def _check_room(plan: PullPlan) -> None:
@@ -209,16 +235,17 @@ class _Bringing:
     hashes: FileHashes
     on_damaged: OnDamaged
 
-    def run(self, progress: Callable[[int, int], None], stop: threading.Event) -> None:
+    fetcher: Fetcher
+
+    def run(self, files: Sequence[HubFile]) -> None:
         """Several files at once."""
-        fetcher = Fetcher(CONNECTIONS, _adding(progress, self.plan.bytes), stop)
         with ThreadPoolExecutor(max_workers=FILES_AT_ONCE) as pool:
-            jobs = [pool.submit(self._bring, file, fetcher) for file in self.plan.contents]
+            jobs = [pool.submit(self._bring, file) for file in files]
             try:
                 for job in as_completed(jobs):
                     job.result()
             except BaseException:
-                stop.set()
+                self.fetcher.stop.set()
                 pool.shutdown(cancel_futures=True)
                 errors = [job.exception() for job in jobs if not job.cancelled()]
                 for error in errors:  # not the one of a file that only was stopped
@@ -226,13 +253,13 @@ class _Bringing:
                         raise error from None
                 raise
 
-    def _bring(self, file: HubFile, fetcher: Fetcher) -> None:
+    def _bring(self, file: HubFile) -> None:
         from huggingface_hub import hf_hub_url
 
-        plan = self.plan
+        plan, fetcher = self.plan, self.fetcher
         if fetcher.stop.is_set():
             raise Stopped
-        if self._is_here(file, fetcher):
+        if self._is_here(file):
             return
         with _locked(plan, file.etag, fetcher.stop):
             damage = self._damage(file)
@@ -254,11 +281,11 @@ class _Bringing:
             fetcher.fetch(url, file, blob)
             self.hashes.record(blob, file.etag)
 
-    def _is_here(self, file: HubFile, fetcher: Fetcher) -> bool:
+    def _is_here(self, file: HubFile) -> bool:
         """Whether the file is in the cache with the content that the Hub states."""
         if self.plan.cached(file) is None or self._damage(file) is not None:
             return False
-        fetcher.report(file.size)
+        self.fetcher.report(file.size)
         return True
 
     def _damage(self, file: HubFile) -> Damage | None:
@@ -316,9 +343,9 @@ def remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _link(plan: PullPlan) -> None:
-    """Give every file its name in the snapshot, the config last."""
-    for file in sorted(plan.files, key=lambda file: file.name == CONFIG):
+def _link(plan: PullPlan, files: Sequence[HubFile]) -> None:
+    """Give the files their names in the snapshot, the config last."""
+    for file in sorted(files, key=lambda file: file.name == CONFIG):
         pointer, blob = plan.folder / file.name, plan.blob(file)
         target = os.path.relpath(blob, pointer.parent)
         if pointer.is_symlink() and os.readlink(pointer) == target:

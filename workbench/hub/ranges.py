@@ -1,13 +1,9 @@
 """Byte ranges of one file of the Hub, pinned to a commit: nothing is written to disk."""
 
 import threading
-from typing import TYPE_CHECKING
 
-from workbench.hub.failures import HubError
-from workbench.hub.transfer import NoRanges, Stopped, Unsteady, patiently, stream_range
-
-if TYPE_CHECKING:
-    from huggingface_hub.errors import HfHubHTTPError
+from workbench.hub.failures import HubError, explained
+from workbench.hub.transfer import Stopped, patiently, stream_range
 
 _PROGRESS = 1 << 20
 """Bytes that a try must have brought for the count of tries to start anew."""
@@ -55,9 +51,6 @@ class RemoteFile:
         other bytes than asked for, or a server that cannot send ranges. Once ``stop`` is set it
         gives up and raises ``transfer.Stopped``.
         """
-        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-        from huggingface_hub.utils import httpx
-
         self._check_span(start, start + len(buffer))
         done = counted = 0
 
@@ -78,26 +71,10 @@ class RemoteFile:
             before, counted = counted, done
             return done - before >= _PROGRESS
 
-        try:
-            if len(buffer):
+        if len(buffer):
+            what = f"{self} cannot be read from the Hub"
+            with explained(what, self.repo_id, self._commit, again="start again"):
                 patiently(rest, gone_on=gone_on, stop=stop)
-        except HfHubHTTPError as error:
-            raise HubError(self._refusal(error)) from None
-        except OfflineModeIsEnabled:
-            raise HubError(
-                f"{self} cannot be read while HF_HUB_OFFLINE is set: unset it."
-            ) from None
-        except NoRanges as error:
-            raise HubError(
-                f"{self} cannot be read in ranges: the server {error}; pull the phase, or set "
-                "HF_ENDPOINT to a server that knows ranges."
-            ) from None
-        except (httpx.HTTPError, Unsteady) as error:
-            reason = str(error) or type(error).__name__
-            raise HubError(
-                f"{self} cannot be read from the Hub ({reason.splitlines()[0].rstrip('.')}): check "
-                "the network and HF_ENDPOINT and start again, or pull the phase."
-            ) from None
 
     def _check_span(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.size:
@@ -105,13 +82,3 @@ class RemoteFile:
                 f"{self} has {self.size:,} bytes and was asked for {start:,} to {stop:,}: what it "
                 "says of itself is wrong; audit the phase."
             )
-
-    def _refusal(self, error: "HfHubHTTPError") -> str:
-        status = error.response.status_code
-        remedy = {
-            401: "set HF_TOKEN to a token that may read it",
-            403: "accept its terms on the Hub and set HF_TOKEN",
-            404: "it is not there any more; start again to list the phase anew",
-            416: "it is not as long as the Hub lists it; start again to list the phase anew",
-        }.get(status, "start again later")
-        return f"{self} cannot be read: the Hub answered {status}: {remedy}."

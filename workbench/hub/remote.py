@@ -3,9 +3,10 @@
 import hashlib
 
 from workbench.hub.cache import CONFIG, FORMS
-from workbench.hub.failures import HubError, explained, phase_name
+from workbench.hub.failures import HubError, explained_phase, phase_name
 from workbench.hub.listing import HubFile, Listing, list_files
 from workbench.hub.ranges import RemoteFile
+from workbench.json_text import LONGEST
 from workbench.suites import Phase, Suite
 
 _TRIES = 3
@@ -62,6 +63,11 @@ class RemoteSnapshot:
     def content(self, name: str) -> bytes:
         """A whole small file, with the hash that the Hub states for it. Raises HubError."""
         file, etag = self.file(name), self._listed[name].etag
+        if file.size > LONGEST:
+            raise HubError(
+                f"{file} has {file.size:,} bytes, and at most {LONGEST:,} of a text are read: "
+                "audit the phase."
+            )
         for _ in range(_TRIES):
             content = file.read(0, file.size)
             if etag in (hashlib.sha256(content).hexdigest(), _git_blob_id(content)):
@@ -82,7 +88,7 @@ def remote_snapshot(suite: Suite, phase: Phase, endpoint: str | None) -> RemoteS
     name = phase_name(suite, phase)
     if phase.repo_id is None:
         raise HubError(f"{name} has no published checkpoint: leave it out of --phases.")
-    with explained(suite, phase):
+    with explained_phase(suite, phase, again="start again"):
         listing = list_files(phase.repo_id, phase.revision, endpoint)
     snapshot = RemoteSnapshot(listing, endpoint)
     weights = (FORMS[0], f"{FORMS[0]}.index.json")

@@ -113,10 +113,10 @@ class ProbeResult:
         if plan.stateless:
             parts.append(f"no optimizer state was published for phase {_spans(plan.stateless)}")
         text = "; ".join(parts) + "."
-        if plan.missing and not self.refused:
-            names = ",".join(str(phase.phase) for phase in plan.missing)
-            text += f" Not on disk: `workbench pull {self.request.suite} --phases {names}`."
         told = [phase for phase, _ in self.refused]
+        if unpulled := [phase for phase in plan.missing if phase not in told]:
+            names = ",".join(str(phase.phase) for phase in unpulled)
+            text += f" Not on disk: `workbench pull {self.request.suite} --phases {names}`."
         without = [phase for phase in plan.unpulled if phase not in told]
         if without and self.request.stream:
             text += (

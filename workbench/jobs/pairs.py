@@ -17,6 +17,7 @@ from probes.changes import compared
 from workbench.checkpoints import Checkpoint
 from workbench.errors import UsageError, WorkbenchError
 from workbench.hub.cache import Snapshot, find_snapshot
+from workbench.hub.failures import unusable
 from workbench.hub.hashes import DamagedFile, FileHashes
 from workbench.jobs.local import mark_damaged
 from workbench.jobs.supply import verified
@@ -164,6 +165,9 @@ def compare_two(
             raise UsageError(
                 f"No checkpoint of phase {number} was published: compare its neighbours."
             )
+    for phase in phases.values():
+        if reason := unusable(suite, phase):
+            raise UsageError(reason)
     unpulled = [n for n in chosen if find_snapshot(suite, phases[n]) is None]
     if unpulled:
         numbers = ",".join(map(str, unpulled))

@@ -10,7 +10,7 @@ from typing import Protocol, Self, TypeVar
 
 from workbench.checkpoints import Checkpoint
 from workbench.hub.cache import Snapshot, find_snapshot, optimizer_states
-from workbench.hub.failures import HubError, phase_name
+from workbench.hub.failures import HubError, phase_name, unusable
 from workbench.hub.hashes import Damage, DamagedFile, FileHashes, Verification
 from workbench.hub.ledger import Ledger
 from workbench.hub.pull import PullPlan, plan_pull
@@ -47,12 +47,14 @@ class Supply:
     sources: Mapping[int, Source]
     """By phase number, for the phases that can be measured."""
     refused: list[tuple[Phase, str]]
-    """Phases that the Hub did not list, with the reason in one sentence."""
+    """Phases that the Hub did not list, or whose files on disk cannot be used, with the reason in
+    one sentence."""
     repaired: list[str]
     """A sentence for every damaged file that is fetched again."""
 
     def __init__(self, suite: Suite, phases: Sequence[Phase], hashes: FileHashes) -> None:
-        self.refused = []
+        reasons = [(phase, unusable(suite, phase)) for phase in phases]
+        self.refused = [(phase, reason) for phase, reason in reasons if reason is not None]
         self.repaired = []
         self._suite = suite
         self._hashes = hashes

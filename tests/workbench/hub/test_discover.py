@@ -92,5 +92,5 @@ def test_a_wrong_answer_is_one_sentence(answers: Answers, told: tuple[Any, ...],
 
 def test_a_name_that_is_none(answers: Answers) -> None:
     answers((200, answer()))
-    with pytest.raises(HubError, match="that cannot be a repository's name: correct the suite"):
+    with pytest.raises(HubError, match="cannot be a repository's name: correct it in the suite"):
         list_refs(["o/m/n"])

@@ -254,10 +254,10 @@ def test_only_the_rest_is_asked_for_after_a_cut(relay, suite, phase, folder):
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (lambda answer: Answer(503), "the Hub answered 503: start again later"),
-        (lambda answer: Answer(401), "the Hub answered 401: set HF_TOKEN"),
-        (lambda answer: Answer(404), "the Hub answered 404: it is not there any more"),
-        (lambda answer: Answer(416), "the Hub answered 416: it is not as long"),
+        (lambda answer: Answer(503), "the Hub refused .503 .* start again later"),
+        (lambda answer: Answer(401), ".401.: set HF_TOKEN"),
+        (lambda answer: Answer(404), "a file that .* lists is not there"),
+        (lambda answer: Answer(416), "the Hub has less of .* than it lists .416."),
         (lambda answer: Answer(200, {}, answer.body), "cannot be read in ranges"),
         (lambda answer: Answer(302, {"Location": "/loop/resolve/x"}), "redirects"),
         (
@@ -350,7 +350,7 @@ def test_a_revision_that_moves_does_not_mix_two_checkpoints(
 def test_a_file_that_vanishes_is_one_sentence(relay, suite, phase, folder):
     checkpoint = Checkpoint.open_remote(remote_snapshot(suite, phase, relay.endpoint))
     (folder / WEIGHTS).unlink()
-    with pytest.raises(HubError, match=r"model\.safetensors .* not there any more"):
+    with pytest.raises(HubError, match=r"model\.safetensors .* start again"):
         measured(checkpoint)
 
 

@@ -16,6 +16,8 @@ import torch
 
 from workbench.checkpoints.optimizer.naming import Number, names_of
 from workbench.checkpoints.optimizer.state import Hyperparameters, Parameters, ParameterState
+from workbench.hub.shards import is_file_name
+from workbench.text import printable
 
 METADATA = ".metadata"
 _AVERAGE = re.compile(r"(?P<root>(?:.+\.)?)state\.(?P<name>.+)\.exp_avg")
@@ -181,10 +183,12 @@ class DistributedState:
         stored = self._stored.get(MetadataIndex(key, offset))
         if stored is None:
             raise self._parameters.wrong(self._path, f"does not say where {key} is stored")
-        relative = PurePosixPath(stored.relative_path)
-        if relative.is_absolute() or ".." in relative.parts:
-            raise self._parameters.wrong(self._path, f"names {relative}, outside of its folder")
-        path = self._path.parent / relative
+        part = stored.relative_path
+        if not is_file_name(part):
+            raise self._parameters.wrong(
+                self._path, f"names {printable(repr(part))}, which is no file of its own folder"
+            )
+        path = self._path.parent / part
         if getattr(stored, "transform_descriptors", None):
             raise self._parameters.wrong(
                 path, "is compressed, which cannot be read here", "save it without transforms"

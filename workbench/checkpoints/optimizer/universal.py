@@ -12,6 +12,8 @@ import torch
 
 from workbench.checkpoints.optimizer.pickled import Saved
 from workbench.checkpoints.optimizer.state import Hyperparameters, Parameters, ParameterState
+from workbench.hub.shards import is_file_name
+from workbench.text import printable
 
 LATEST = "latest_universal"
 
@@ -27,8 +29,10 @@ class UniversalState:
         if not latest.is_file():
             raise parameters.wrong(latest, "is missing, which names the folder of the state")
         tag = latest.read_text(encoding="utf-8", errors="replace").strip()
-        if not tag or Path(tag).name != tag or tag == "..":
-            raise parameters.wrong(latest, f"names {tag!r}, which is no folder beside it")
+        if not is_file_name(tag):
+            raise parameters.wrong(
+                latest, f"names {printable(repr(tag))}, which is no folder beside it"
+            )
         self._zero = folder / tag / "zero"
         if not self._zero.is_dir():
             raise parameters.wrong(latest, f"names {tag}, and there is no {tag}/zero")

@@ -8,6 +8,7 @@ from workbench.hub.audit.facts import SEVERITIES, UNREACHABLE, Facts, Finding, S
 from workbench.hub.audit.gather import gather_facts
 from workbench.hub.failures import HubError
 from workbench.suites import Phase, Suite
+from workbench.text import spans
 
 __all__ = ["SEVERITIES", "Audit", "Finding", "Severity", "audit_phases", "check"]
 
@@ -44,8 +45,21 @@ def audit_phases(
     asked = [facts for facts in audit.facts if facts.phase.repo_id is not None]
     unasked = [facts.fault for facts in asked if facts.fault and facts.fault.check == UNREACHABLE]
     if asked and len(unasked) == len(asked):
-        raise HubError(unasked[0].message)
+        said = [(f.phase.phase, f.fault.message) for f in asked if f.fault is not None]
+        raise HubError(" ".join(_by_message(suite, said)))
     return audit
+
+
+def _by_message(suite: Suite, said: Sequence[tuple[int, str]]) -> list[str]:
+    """One sentence for all phases of which the same was said."""
+    phases: dict[str, list[int]] = {}
+    for number, message in said:
+        phases.setdefault(message, []).append(number)
+    return [
+        f"Phase{'s' if len(numbers) > 1 else ''} {spans(numbers)} of suite {suite.name}: "
+        f"{message[:1].lower()}{message[1:]}"
+        for message, numbers in phases.items()
+    ]
 
 
 def check(every: Sequence[Facts], chosen: set[int]) -> Audit:

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from workbench.hub.audit.facts import BOOKKEEPING, Facts, Finding, Severity, some, spans
+from workbench.hub.audit.facts import BOOKKEEPING, Facts, Finding, Severity, some
+from workbench.text import spans
 
 _VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
 _SETTINGS = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

@@ -142,17 +142,6 @@ class Facts:
                 yield name, found
 
 
-def spans(numbers: Iterable[int]) -> str:
-    """1, 2, 3, 7 as ``1-3,7``: the form that ``--phases`` takes."""
-    found: list[list[int]] = []
-    for number in sorted(set(numbers)):
-        if found and number == found[-1][1] + 1:
-            found[-1][1] = number
-        else:
-            found.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
-
-
 def some(names: Iterable[str], shown: int = 3) -> str:
     """The first few of the names, and how many more there are."""
     every = list(names)

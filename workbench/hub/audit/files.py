@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from workbench.hub.audit.facts import Facts, Fault, Finding, Severity, some
 from workbench.hub.cache import CONFIG, FORMS
+from workbench.hub.shards import foreign_shard
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")
 """Any one of them makes a tokenizer."""
@@ -97,6 +98,15 @@ def indexes(facts: Facts) -> Iterator[Finding]:
                 severity, "broken-file", f"{index} has no weight_map, so that no tensor is found.",
                 file=index,
             )  # fmt: skip
+            continue
+        if foreign := foreign_shard(weight_map, single):
+            yield facts.find(
+                severity,
+                "foreign-shard",
+                f"{foreign}: it could be the weights of another checkpoint, and the phase is not "
+                "measured.",
+                file=index,
+            )
             continue
         yield from _shards(facts, single, severity, facts.shards(single) or set())
         if single == FORMS[0]:

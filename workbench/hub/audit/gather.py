@@ -1,6 +1,5 @@
 """Asks the Hub for the facts of an audit: listings, small texts, headers, a few sampled blocks."""
 
-import json
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import partial
@@ -10,11 +9,12 @@ from typing import Any, TypeVar
 from workbench.hub.audit.architecture import architecture_of
 from workbench.hub.audit.facts import GATED, UNREACHABLE, Copies, Facts, Fault
 from workbench.hub.cache import CONFIG, FORMS
-from workbench.hub.failures import HubError
+from workbench.hub.failures import Failure, HubError, Kind, classify
 from workbench.hub.headers import HeaderError, TensorEntry, read_header
 from workbench.hub.listing import Listing, list_files
 from workbench.hub.ranges import RemoteFile
 from workbench.hub.remote import RemoteSnapshot
+from workbench.json_text import InvalidJSON, parse_json
 from workbench.suites import Phase, Suite
 
 REQUESTS = 8
@@ -99,55 +99,31 @@ def _list(work: _Work, published: Iterable[Facts], endpoint: str | None) -> None
 
 
 def _listing(repo_id: str, revision: str, endpoint: str | None) -> Listing | Fault:
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        HFValidationError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-    from huggingface_hub.utils import httpx
-
     try:
         return list_files(repo_id, revision, endpoint)
-    except OfflineModeIsEnabled:
-        raise HubError(
-            "The Hub cannot be asked while HF_HUB_OFFLINE is set: unset it and audit again."
-        ) from None
-    except GatedRepoError:
-        return _gated(repo_id)
-    except (RepositoryNotFoundError, HFValidationError):
-        return Fault(
-            "missing-repository",
-            f"The Hub has no public repository {repo_id}: it is absent, or private and HF_TOKEN "
-            "may not see it.",
-        )
-    except RevisionNotFoundError:
-        return Fault("missing-revision", f"{repo_id} has no revision {revision}.")
-    except HfHubHTTPError as error:
-        return _unreachable(repo_id, f"it answered {error.response.status_code}")
-    except ValueError as error:  # no JSON: a login page of the network, say
-        return _unreachable(repo_id, f"what answered is not a Hub: {error}")
-    except httpx.HTTPError as error:
-        return _unreachable(repo_id, str(error) or type(error).__name__)
+    except Exception as error:
+        failure = classify(error, repo_id, revision, "audit again")
+        if failure is None:
+            raise
+        if failure.kind == "offline":
+            raise HubError(f"{failure.reason}: {failure.remedy}.", failure) from None
+        return _as_fault(failure, repo_id)
 
 
-def _gated(repo_id: str) -> Fault:
-    return Fault(
-        GATED,
-        f"{repo_id} is gated, so that its contents were not looked at: accept its terms on the "
-        "Hub and set HF_TOKEN.",
-    )
+_CHECKS: dict[Kind, str] = {
+    "gated": GATED,
+    "repository": "missing-repository",
+    "name": "missing-repository",
+    "revision": "missing-revision",
+}
+"""What the Hub itself states of the repository; after anything else nothing is known of it."""
 
 
-def _unreachable(repo_id: str, reason: str) -> Fault:
-    first = reason.splitlines()[0].rstrip(".")
-    return Fault(
-        UNREACHABLE,
-        f"The Hub could not be asked about {repo_id} ({first}): check the network and "
-        "HF_ENDPOINT, then audit again.",
-    )
+def _as_fault(failure: Failure, repo_id: str) -> Fault:
+    sentence = f"{failure.reason}: {failure.remedy}."
+    if not sentence.startswith(repo_id):
+        sentence = f"{sentence[:1].upper()}{sentence[1:]}"
+    return Fault(_CHECKS.get(failure.kind, UNREACHABLE), sentence)
 
 
 class _Source:
@@ -171,11 +147,13 @@ class _Source:
 
     def json(self, name: str) -> dict[str, Any] | Fault:
         try:
-            parsed = json.loads(self._snapshot.content(name))
+            parsed = parse_json(self._snapshot.content(name))
         except HubError as error:
             return self._fault(name, error)
-        except ValueError:
-            return Fault("broken-file", f"{name} is not valid JSON, so that nothing can use it.")
+        except InvalidJSON as error:
+            return Fault(
+                "broken-file", f"{name} is not valid JSON ({error}), so that nothing can use it."
+            )
         if not isinstance(parsed, dict):
             return Fault("broken-file", f"{name} holds no JSON object, so that nothing can use it.")
         return parsed
@@ -218,19 +196,17 @@ class _Source:
         return Copies(equal, compared, size, 0 if compared == size else len(blocks))
 
     def _fault(self, name: str, error: HubError) -> Fault:
-        from huggingface_hub.errors import HfHubHTTPError
-
-        refusal = error.__context__  # what the sentence for people was made of
-        status = refusal.response.status_code if isinstance(refusal, HfHubHTTPError) else None
-        if status in (401, 403):
-            return _gated(self._repo_id)
-        if status in (404, 416):
-            return Fault(
-                "missing-file",
-                f"{name} is listed, but the Hub answers {status} when it is read.",
-            )
-        if refusal is None:  # it came, and is not what the Hub lists
+        failure = error.failure
+        if failure is None:  # it came, and is not what the Hub lists
             return Fault("broken-file", str(error))
+        if failure.kind in ("gated", "forbidden", "token"):
+            return Fault(
+                GATED,
+                f"{self._repo_id} is gated, so that its contents were not looked at: accept its "
+                "terms on the Hub and set HF_TOKEN.",
+            )
+        if failure.kind in ("file", "shorter", "repository", "revision"):
+            return Fault("missing-file", f"{name} is listed and cannot be read: {failure.reason}.")
         return Fault(UNREACHABLE, str(error))
 
 

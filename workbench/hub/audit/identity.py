@@ -4,9 +4,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from workbench.hub.audit.facts import Facts, Finding, Severity, spans
+from workbench.hub.audit.facts import Facts, Finding, Severity
 from workbench.hub.audit.files import weights_form
 from workbench.hub.cache import FORMS
+from workbench.text import spans
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FILES = {

@@ -6,6 +6,7 @@ from math import prod
 
 from workbench.hub.audit.architecture import architecture_of
 from workbench.hub.audit.facts import Facts, Fault, Finding, some
+from workbench.text import printable
 
 _PARTS = ("fp32.pt", "exp_avg.pt", "exp_avg_sq.pt", "step.pt")
 _TRAINER = ("optimizer.pt", "optimizer.bin")
@@ -48,7 +49,9 @@ def optimizer(facts: Facts) -> Iterator[Finding]:
         yield from _incomplete(facts, f"{some(folders)} is there without the file latest_universal")
     elif tag not in folders:
         yield from _incomplete(
-            facts, f"latest_universal names {tag or 'nothing'}, which is not there", named=tag
+            facts,
+            f"latest_universal names {printable(tag) or 'nothing'}, which is not there",
+            named=tag,
         )
     else:
         yield from _of_step(facts, tag)
