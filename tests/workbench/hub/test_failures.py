@@ -104,7 +104,7 @@ def test_the_minimum_rate(
     clock = [0.0]
     monkeypatch.setattr(transfer.time, "monotonic", lambda: clock[0])
     body: httpx.Response = Body(chunks, clock)  # type: ignore[assignment]
-    refused = pytest.raises(Unsteady, match="only .* bytes came in")
+    refused = pytest.raises(Unsteady, match=r"only .* bytes came in")
     with nullcontext() if steady else refused:
         for _ in chunks_of(body):
             clock[0] += busy
