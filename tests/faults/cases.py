@@ -176,6 +176,9 @@ def _bodies() -> Iterator[Case]:
     yield Case("a page of HTML instead of the model info", info(page(), times=OFTEN), NO_HUB)
     for text in ("{}", "[]", "null", '{"detail": "log in"}', '{"id": '):
         yield Case(f"{text} as model info", info(json_body(text), times=OFTEN), NO_HUB)
+    endless = json_body(f"[{' ' * (1 << 20)}]")
+    too_long = r"not a Hub \(it answers with more than 1,048,576 bytes"
+    yield Case("an answer that is too long", info(endless, times=OFTEN), too_long)
     empty_model = json_body('{"id": "owner/name"}')
     yield Case("a model without files", info(empty_model, times=OFTEN), "HF_ENDPOINT|no weights")
     yield Case("Range ignored", big(whole, times=OFTEN))

@@ -146,12 +146,15 @@ LISTINGS: dict[str, Odd] = {
         tree=linked(lambda at: '<http://[::1>; rel="next"'),
     ),
     "next-relative": Odd("", tree=linked(lambda at: f'<{at}>; rel="next"')),
+    "next-in-capitals": Odd("", tree=linked(lambda at: f'<{at}>; rel="Next last"')),
     "next-not-meant": Odd(
         "", tree=linked(lambda at: f'<http://elsewhere.invalid{at}>; rel="prev"', cut=False)
     ),
 }
 FILES: dict[str, Odd] = {
     "deep-config": Odd("config.json is not valid JSON", files={"config.json": DEEP.encode()}),
+    "odd-config": Odd("knows no architecture", files={"config.json": b'{"model_type": []}'}),
+    "config-no-object": Odd("config.json holds no JSON object", files={"config.json": b"5"}),
     "deep-header": Odd(
         f"{WEIGHTS} is .*nested too deeply",
         files={WEIGHTS: len(DEEP).to_bytes(8, "little") + DEEP.encode()},

@@ -5,17 +5,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 from huggingface_hub import close_session, constants
-from huggingface_hub.utils import _pagination
 from safetensors.numpy import save_file
 
 from tests.faults.faulty_hub import FaultyHub, Rule
-from workbench.hub import fetch, transfer
+from workbench.hub import api, fetch, transfer
 from workbench.hub.cache import Snapshot
 from workbench.hub.endpoint import reach_directly
 from workbench.hub.server import LocalHub
@@ -135,14 +133,12 @@ def set_up(folder: Path, size: int = SIZE) -> Iterator[Stage]:
 @contextmanager
 def in_small() -> Iterator[None]:
     """The pull's measures made small: segments, writes, waits and the client's patience."""
-    # The client lists a tree with a patience of its own, half a minute of it.
-    quick = partial(_pagination.http_backoff, base_wait_time=0.01, max_wait_time=0.02)
     with (
         mock.patch.object(fetch, "SEGMENT", SEGMENT),
         mock.patch.object(fetch, "_WRITE", WRITE),
         mock.patch.object(transfer, "WAITS", (0.02, 0.05, 0.1, 0.3)),
         mock.patch.object(constants, "HF_HUB_DOWNLOAD_TIMEOUT", PATIENCE),
-        mock.patch.object(_pagination, "http_backoff", quick),
+        mock.patch.object(api, "LONGEST", 1 << 20),
     ):
         yield
 

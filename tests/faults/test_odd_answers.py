@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -9,11 +10,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from tests.e2e.command import WORKBENCH, environment
 from tests.faults.faults import drip, drip_head, json_body
 from tests.faults.faulty_hub import Exchange, Fault, FaultyHub, Rule
 from tests.faults.odd import DEEP, FILES, LISTINGS, WEIGHTS, Odd, Odds, linked, serve
+from tests.fixtures.tiny_checkpoint import write_llama
 
 DONE = subprocess.CompletedProcess[str]
 
@@ -290,3 +294,38 @@ def test_a_list_of_revisions_that_is_odd(tmp_path: Path) -> None:
         done = command(odds, "phases", "found")
         assert (done.returncode, done.stderr.count("\n")) == (1, 1)
         assert "found.json, the list of the phases of suite found, cannot be read" in done.stderr
+
+
+@pytest.mark.parametrize("single", ["model.safetensors", "pytorch_model.bin"])
+def test_a_folder_whose_index_leads_elsewhere(single: str, tmp_path: Path) -> None:
+    """The weights of the sound phase would be measured as those of the other."""
+    home, run = tmp_path / "home", tmp_path / "run"
+    sound = write_llama(run / "a", num_hidden_layers=1)
+    state = load_file(sound / WEIGHTS)
+    if single != WEIGHTS:
+        torch.save(state, sound / single)
+        (sound / WEIGHTS).unlink()
+    shutil.copytree(sound, run / "b")
+    (run / "b" / single).unlink()
+    weight_map = dict.fromkeys(state, f"../a/{single}")
+    (run / "b" / f"{single}.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    (home / "suites").mkdir(parents=True)
+    blocks = "".join(f'[[phases]]\nfolder = "{run / name}"\n' for name in "ab")
+    (home / "suites" / "mine.toml").write_text(f'title = "Mine"\n{blocks}')
+    says = f"B of suite mine: {single}.index.json names '../a/{single}' as the file of"
+    for words, code in (
+        (("pull", "mine"), 1),
+        (("pull", "mine", "--dry-run"), 1),
+        (("probe", "mine", "--probes", "weights"), 1),
+        (("status", "mine"), 0),
+        (("compare", "mine", "1", "2"), 2),
+        (("convert", "2", str(tmp_path / "out"), "--suite", "mine"), 2),
+    ):
+        done = subprocess.run(
+            [WORKBENCH, *words], env=environment(home), capture_output=True, text=True, check=False
+        )
+        assert says in done.stderr, (words, done.stdout, done.stderr)
+        assert (done.returncode, "Traceback" in done.stderr) == (code, False)
+    asked = [WORKBENCH, "sql", SQL, "--json"]
+    rows = subprocess.run(asked, env=environment(home), capture_output=True, check=True).stdout
+    assert json.loads(rows) == [{"phase": 1}]

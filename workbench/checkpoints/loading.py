@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from workbench.errors import CheckpointError
+from workbench.text import first_line
 
 
 def load_model(folder: Path, config: Mapping[str, Any], *, device: str, dtype: str) -> Any:
@@ -36,10 +37,10 @@ def load_tokenizer(folder: Path, what: str) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the tokenizers library raises no other for a file it cannot read
         raise CheckpointError(
-            f"{what} has no tokenizer that can be read ({reason}); pull the checkpoint again."
+            f"{what} has no tokenizer that can be read ({first_line(error)}); pull the checkpoint "
+            "again."
         ) from error
 
 

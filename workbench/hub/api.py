@@ -92,13 +92,13 @@ def _get(url: str, longest: int) -> tuple[Any, str, int]:
 
 
 def _next_page(response: "httpx2.Response") -> str:
-    link = response.links.get("next")
-    if link is None:
-        return ""
-    try:
-        return urljoin(str(response.url), link["url"])
-    except ValueError:
-        raise OddAnswer("the address of its next page is none") from None
+    for link in response.links.values():
+        if "next" in link.get("rel", "").lower().split():
+            try:
+                return urljoin(str(response.url), link["url"])
+            except ValueError:
+                raise OddAnswer("the address of its next page is none") from None
+    return ""
 
 
 def _origin(url: str) -> tuple[str, str, int]:

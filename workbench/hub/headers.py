@@ -5,6 +5,7 @@ from math import prod
 from typing import Any, Protocol
 
 from workbench.json_text import InvalidJSON, parse_json
+from workbench.text import printable
 
 GUESS = 128 * 1024
 """Bytes of the first read: the header of 56 layers fits, so that one read is enough."""
@@ -63,12 +64,12 @@ def read_header(file: Readable) -> dict[str, TensorEntry]:
     if not isinstance(listed, dict):
         raise HeaderError("the header is no JSON object")
     listed.pop("__metadata__", None)
-    entries = {name: _entry(name, told, begin) for name, told in listed.items()}
+    entries = {name: _entry(printable(name), told, begin) for name, told in listed.items()}
     entries = dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].stop)))
     end = begin
     for name, entry in entries.items():
         if entry.start != end:
-            raise HeaderError(f"{name} begins at byte {entry.start:,}, not at {end:,}")
+            raise HeaderError(f"{printable(name)} begins at byte {entry.start:,}, not at {end:,}")
         end = entry.stop
     if end != file.size:
         raise HeaderError(f"{file.size:,} bytes where the header promises {end:,}")
@@ -79,7 +80,7 @@ def _entry(name: str, told: Any, begin: int) -> TensorEntry:
     try:
         dtype, shape, (first, last) = told["dtype"], tuple(told["shape"]), told["data_offsets"]
         if dtype not in BITS:
-            raise HeaderError(f"{name} is of the unknown dtype {dtype}")
+            raise HeaderError(f"{name} is of the unknown dtype {printable(str(dtype))}")
         numbers = (*shape, first, last)
         sound = all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
     except (TypeError, KeyError, ValueError) as error:

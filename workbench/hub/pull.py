@@ -210,7 +210,8 @@ def carry_out(
 def _check_indexes(plan: PullPlan) -> None:
     """Refuse a phase whose index cannot be followed."""
     if flaw := flaw_in(plan.folder):
-        _name_revision(plan)  # whoever looks at the disk is then told the same
+        if find_snapshot(plan.suite, plan.phase) is None:
+            _name_revision(plan)  # whoever looks at the disk is then told the same
         raise HubError(useless(plan.suite, plan.phase, flaw))
 
 

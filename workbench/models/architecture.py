@@ -79,7 +79,7 @@ def _safe(fields: dict[str, Any]) -> dict[str, Any]:
 def _built(config_json: str) -> Architecture:
     config = json.loads(config_json, object_hook=_safe)
     model_type = config.get("model_type")
-    if model_type not in CONFIG_MAPPING:
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
         raise ArchitectureError(
             "unknown-architecture", f"transformers knows no architecture {model_type!r}"
         )

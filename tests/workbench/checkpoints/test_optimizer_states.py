@@ -279,16 +279,23 @@ def test_what_does_not_fit_the_weights_is_named(damaged):
     assert "has a state of model.layers.9" in refusal(damaged)
     (damaged.folder / "latest_universal").write_text("../elsewhere")
     assert "names '../elsewhere', which is no folder beside it" in refusal(damaged)
+    for tag in ("", ".", "..", "/tmp", "a/b", "a\\b", "a\x1bb"):
+        (damaged.folder / "latest_universal").write_text(tag)
+        assert "which is no folder beside it" in refusal(damaged)
     (damaged.folder / "latest_universal").write_text("global_step9_universal")
     assert "there is no global_step9_universal/zero" in refusal(damaged)
     (damaged.folder / "latest_universal").unlink()
     assert "latest_universal is missing" in refusal(damaged)
 
 
-def test_a_distributed_file_outside_of_the_folder_is_not_read(damaged):
+@pytest.mark.parametrize(
+    "lead", ["../{}", "/{}", "sub/{}", "..\\{}", ".", "..", "", None, ["{}"], "{}\n", "\x1b{}"]
+)
+def test_a_distributed_file_outside_of_the_folder_is_not_read(lead, damaged):
     path = write_distributed(damaged) / ".metadata"
     metadata = pickle.loads(path.read_bytes())
     for stored in metadata.storage_data.values():
-        stored.relative_path = "../" + stored.relative_path
+        name = stored.relative_path
+        stored.relative_path = lead.format(name) if isinstance(lead, str) else lead
     path.write_bytes(pickle.dumps(metadata))
-    assert "outside of its folder" in refusal(damaged)
+    assert "which is no file of its own folder" in refusal(damaged)

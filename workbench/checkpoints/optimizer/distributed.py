@@ -183,7 +183,7 @@ class DistributedState:
         stored = self._stored.get(MetadataIndex(key, offset))
         if stored is None:
             raise self._parameters.wrong(self._path, f"does not say where {key} is stored")
-        part = stored.relative_path
+        part: Any = getattr(stored, "relative_path", None)
         if not is_file_name(part):
             raise self._parameters.wrong(
                 self._path, f"names {printable(repr(part))}, which is no file of its own folder"

@@ -8,6 +8,7 @@ from workbench.hub.cache import CONFIG, FORMS
 from workbench.hub.headers import TensorEntry
 from workbench.hub.listing import Listing
 from workbench.suites import Phase
+from workbench.text import printable
 
 Severity = Literal["error", "warning", "note"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "note")
@@ -144,6 +145,6 @@ class Facts:
 
 def some(names: Iterable[str], shown: int = 3) -> str:
     """The first few of the names, and how many more there are."""
-    every = list(names)
+    every = list(map(printable, names))
     more = len(every) - shown
     return ", ".join(every[:shown]) + (f" and {more} more" if more > 0 else "")
