@@ -9,7 +9,7 @@ bound on memory. Times are UTC.
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -51,6 +51,9 @@ _opening = threading.Lock()
 _writing = threading.Lock()
 """Held for a whole write: threads of a process take turns; between processes DuckDB's lock does."""
 
+_RECORD_OF = """
+SELECT definition, suite IN (FROM data.suite_with_results) FROM data.suite WHERE suite = $name
+"""
 _TABLES = {
     "measurements": "measurement",
     "histograms": "histogram",
@@ -191,14 +194,41 @@ class Store:
         with self.read() as connection:
             return _version(connection)
 
-    def put_suite(self, suite: Mapping[str, str], phases: Sequence[Mapping[str, Any]]) -> None:
-        """Replace a suite and its phases."""
+    def put_suite(
+        self,
+        suite: Mapping[str, str],
+        phases: Sequence[Mapping[str, Any]],
+        *,
+        definition: str | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        """Replace a suite and its phases.
+
+        ``definition`` identifies what defines the suite; None keeps what the store has. ``without``
+        are the tables of facts (data_mix, published_score) that the suite does not bring: its rows
+        there are removed, but for imported ones. Raises StoreError, with nothing changed, when
+        there are results of another definition under this name.
+        """
+        name = {"name": suite["name"]}
         with self.write() as connection:
+            before = connection.execute(_RECORD_OF, name).fetchone()
+            known, results = before or (None, False)
+            if results and None not in (known, definition) and known != definition:
+                raise StoreError(
+                    f"The name {suite['name']} belongs to the suite of {known}, which has results "
+                    f"in the store: rename {definition} to store its results under another name."
+                )
             for table in ("suite", "phase"):
-                connection.execute(f"DELETE FROM data.{table} WHERE suite = $name",
-                                   {"name": suite["name"]})  # fmt: skip
+                connection.execute(f"DELETE FROM data.{table} WHERE suite = $name", name)
+            for table in without:
+                connection.execute(
+                    f"DELETE FROM data.{table} WHERE suite = $name AND imported_from IS NULL", name
+                )
+            row = dict(suite) | {"definition": definition or known}
             connection.execute(
-                "INSERT INTO data.suite VALUES ($name, $title, $about, $licence)", dict(suite)
+                "INSERT INTO data.suite BY NAME SELECT $name AS suite, $title AS title, "
+                "$about AS about, $licence AS licence, $definition AS definition",
+                row,
             )
             insert(connection, "phase", [{"suite": suite["name"], **row} for row in phases])
 
