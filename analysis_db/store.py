@@ -109,6 +109,8 @@ class Store:
         self.path = path
         self._session: ExitStack | None = None
         self._shared: duckdb.DuckDBPyConnection | None = None
+        self._definitions: dict[str, str] = {}
+        """Of the suites that were put here, to refuse results once a name is another's."""
 
     @contextmanager
     def session(self) -> Iterator["Store"]:
@@ -211,8 +213,8 @@ class Store:
         """
         name = {"name": suite["name"]}
         with self.write() as connection:
-            before = connection.execute(_RECORD_OF, name).fetchone()
-            known, results = before or (None, False)
+            before = connection.execute(_RECORD_OF, name).fetchall()
+            known, results = before[0] if before else (None, False)
             if results and None not in (known, definition) and known != definition:
                 raise StoreError(
                     f"The name {suite['name']} belongs to the suite of {known}, which has results "
@@ -231,6 +233,20 @@ class Store:
                 row,
             )
             insert(connection, "phase", [{"suite": suite["name"], **row} for row in phases])
+        if definition is not None:
+            self._definitions[suite["name"]] = definition
+
+    def _check_owner(self, connection: duckdb.DuckDBPyConnection, suite: str) -> None:
+        """Raise StoreError when another process has given the name to another definition since."""
+        own = self._definitions.get(suite)
+        if own is None:
+            return
+        known = connection.execute(_RECORD_OF, {"name": suite}).fetchall()
+        if known and known[0][0] != own:
+            raise StoreError(
+                f"The name {suite} was given to the suite of {known[0][0]} while {own} was in use: "
+                "nothing more was stored; rename one of the two and repeat the command."
+            )
 
     def register_probes(
         self, probes: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]
@@ -261,6 +277,7 @@ class Store:
         """
         try:
             with self.write() as connection:
+                self._check_owner(connection, record.suite)
                 insert(connection, "run", [asdict(record)])
                 for name, table in tables.items():
                     run_ids = pa.array([record.run_id] * table.num_rows, pa.string())
@@ -291,6 +308,7 @@ class Store:
         severity, check_id, message, evidence (JSON), of the same phases.
         """
         with self.write() as connection:
+            self._check_owner(connection, suite)
             for table in ("audit", "audit_finding"):
                 connection.execute(
                     f"DELETE FROM data.{table} WHERE suite = $suite AND phase IN $phases",

@@ -17,7 +17,11 @@ _IN_HOME = "WORKBENCH_HOME/"
 
 def identity(definition: Definition, home: Home) -> str:
     """The text that identifies the definition, equal for all paths of one file."""
-    path = _canonical(definition)
+    return identity_at(_canonical(definition), home)
+
+
+def identity_at(path: Path, home: Home) -> str:
+    """That of a file, which need not exist yet; its path has no symbolic links."""
     if path.parent == CATALOGUE.resolve():
         return SHIPPED
     root = home.root.resolve()
