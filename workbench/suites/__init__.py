@@ -60,10 +60,10 @@ def find_definition(name: str, home: Home, *, adopt: bool = False) -> Definition
         definition = _at_path(Path(name).expanduser())
     else:
         definition = _of_name(name, home, names)
-    claim = names.check(definition, adopt=adopt)
-    if claim != "owner":
-        check_unique(definition, home)
-    if claim == "adopted":
+    if names.owner_of(definition.name) is None:
+        _check_unique(definition, home)
+    if names.check(definition, adopt=adopt) == "adopted":
+        _check_unique(definition, home)
         names.adopt(definition)
     return definition
 
@@ -92,7 +92,7 @@ def _of_name(name: str, home: Home, names: Names) -> Definition:
     raise UsageError(f"There is no suite named {name!r}: {hint}{demo}")
 
 
-def check_unique(definition: Definition, home: Home) -> None:
+def _check_unique(definition: Definition, home: Home) -> None:
     """Raise WorkbenchError when a suite of the catalogue, or of the home, has the same name."""
     own = identity(definition, home)
     for folder in (CATALOGUE, home.suites):
@@ -113,8 +113,7 @@ def read_all(home: Home) -> list[Definition]:
         for definition in _all_in(folder):
             other = known.setdefault(definition.name, definition)
             if other is not definition:
-                record = names.records.get(definition.name)
-                owner = record.definition if record and record.results else None
+                owner = names.owner_of(definition.name)
                 if owner == identity(definition, home):
                     known[definition.name] = definition
                 elif owner != identity(other, home):

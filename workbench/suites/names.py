@@ -41,6 +41,11 @@ class Names:
     def read(cls, home: Home) -> "Names":
         return cls(home, suite_records(Store(home.store)))
 
+    def owner_of(self, name: str) -> str | None:
+        """The identity of the definition that has results under the name, if that is known."""
+        record = self.records.get(name)
+        return record.definition if record is not None and record.results else None
+
     def check(self, definition: Definition, *, adopt: bool = False) -> Claim:
         """What using the definition under its name means; nothing is written.
 

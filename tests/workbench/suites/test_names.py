@@ -384,7 +384,9 @@ def test_results_without_a_definition_are_adopted(
     call("phases", second, fails="belongs to")
 
 
-def test_an_old_suite_of_the_home_needs_no_choice(home: Home, call: Run, score) -> None:
+def test_an_old_suite_of_the_home_needs_no_choice(
+    home: Home, tmp_path: Path, call: Run, score
+) -> None:
     toml = put(home.suites / "mine.toml", FOLDERS)
     checkpoints(toml, 1)
     score("mine")
@@ -394,6 +396,7 @@ def test_an_old_suite_of_the_home_needs_no_choice(home: Home, call: Run, score) 
     old = json.loads(listing.read_text())
     del old["definition"]
     listing.write_text(json.dumps(old))
+    call("phases", put(tmp_path / "mine.toml"), fails=f"{toml} defines a suite mine as well")
     checkpoints(toml, 0)
     assert {r["label"]: r["phase"] for r in rows(call, "phases", "mine")} == {
         "checkpoint-1": 1, "checkpoint-0": 2,
