@@ -9,7 +9,7 @@ bound on memory. Times are UTC.
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -51,6 +51,9 @@ _opening = threading.Lock()
 _writing = threading.Lock()
 """Held for a whole write: threads of a process take turns; between processes DuckDB's lock does."""
 
+_RECORD_OF = """
+SELECT definition, suite IN (FROM data.suite_with_results) FROM data.suite WHERE suite = $name
+"""
 _TABLES = {
     "measurements": "measurement",
     "histograms": "histogram",
@@ -108,6 +111,8 @@ class Store:
         self.path = path
         self._session: ExitStack | None = None
         self._shared: duckdb.DuckDBPyConnection | None = None
+        self._definitions: dict[str, str] = {}
+        """Of the suites that were put here, to refuse results once a name is another's."""
 
     @contextmanager
     def session(self) -> Iterator["Store"]:
@@ -193,16 +198,57 @@ class Store:
         with self.read() as connection:
             return _version(connection)
 
-    def put_suite(self, suite: Mapping[str, str], phases: Sequence[Mapping[str, Any]]) -> None:
-        """Replace a suite and its phases."""
+    def put_suite(
+        self,
+        suite: Mapping[str, str],
+        phases: Sequence[Mapping[str, Any]],
+        *,
+        definition: str | None = None,
+        without: Collection[str] = (),
+    ) -> None:
+        """Replace a suite and its phases.
+
+        ``definition`` identifies what defines the suite; None keeps what the store has. ``without``
+        are the tables of facts (data_mix, published_score) that the suite does not bring: its rows
+        there are removed, but for imported ones. Raises StoreError, with nothing changed, when
+        there are results of another definition under this name.
+        """
+        name = {"name": suite["name"]}
         with self.write() as connection:
+            before = connection.execute(_RECORD_OF, name).fetchall()
+            known, results = before[0] if before else (None, False)
+            if results and None not in (known, definition) and known != definition:
+                raise StoreError(
+                    f"The name {suite['name']} belongs to the suite of {known}, which has results "
+                    f"in the store: rename {definition} to store its results under another name."
+                )
             for table in ("suite", "phase"):
-                connection.execute(f"DELETE FROM data.{table} WHERE suite = $name",
-                                   {"name": suite["name"]})  # fmt: skip
+                connection.execute(f"DELETE FROM data.{table} WHERE suite = $name", name)
+            for table in without:
+                connection.execute(
+                    f"DELETE FROM data.{table} WHERE suite = $name AND imported_from IS NULL", name
+                )
+            row = dict(suite) | {"definition": definition or known}
             connection.execute(
-                "INSERT INTO data.suite VALUES ($name, $title, $about, $licence)", dict(suite)
+                "INSERT INTO data.suite BY NAME SELECT $name AS suite, $title AS title, "
+                "$about AS about, $licence AS licence, $definition AS definition",
+                row,
             )
             insert(connection, "phase", [{"suite": suite["name"], **row} for row in phases])
+        if definition is not None:
+            self._definitions[suite["name"]] = definition
+
+    def _check_owner(self, connection: duckdb.DuckDBPyConnection, suite: str) -> None:
+        """Raise StoreError when another process has given the name to another definition since."""
+        own = self._definitions.get(suite)
+        if own is None:
+            return
+        known = connection.execute(_RECORD_OF, {"name": suite}).fetchall()
+        if known and known[0][0] != own:
+            raise StoreError(
+                f"The name {suite} was given to the suite of {known[0][0]} while {own} was in use: "
+                "nothing more was stored; rename one of the two and repeat the command."
+            )
 
     def register_probes(
         self, probes: Sequence[Mapping[str, Any]], metrics: Sequence[Mapping[str, Any]]
@@ -233,6 +279,7 @@ class Store:
         """
         try:
             with self.write() as connection:
+                self._check_owner(connection, record.suite)
                 insert(connection, "run", [asdict(record)])
                 for name, table in tables.items():
                     run_ids = pa.array([record.run_id] * table.num_rows, pa.string())
@@ -263,6 +310,7 @@ class Store:
         severity, check_id, message, evidence (JSON), of the same phases.
         """
         with self.write() as connection:
+            self._check_owner(connection, suite)
             for table in ("audit", "audit_finding"):
                 connection.execute(
                     f"DELETE FROM data.{table} WHERE suite = $suite AND phase IN $phases",

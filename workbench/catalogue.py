@@ -4,34 +4,64 @@ from collections.abc import Iterable
 from typing import Any
 
 from analysis_db.store import Store
+from workbench.errors import UsageError, WorkbenchError
 from workbench.hub.cache import find_snapshot, repository_folder
 from workbench.settings import Home
 from workbench.suites import Definition, Phase, Suite, find_definition, load_suite, read_all
+from workbench.suites.identity import identity
 from workbench.suites.listing import known_suite, refreshed_suite
+from workbench.suites.names import Names
 
 
 def list_suites(home: Home, part: str = "") -> list[dict[str, Any]]:
     """One row per suite whose name holds ``part``; asks no network.
 
-    ``phases`` and ``published`` are None for a suite whose revisions were never listed.
+    They are those of the catalogue, of the home, and those that were once given by path or that
+    the store has results of. ``phases`` and ``published`` are None for a suite whose revisions were
+    never listed, or whose definition is not there; ``problem`` says what is wrong.
     """
     measured = _measured_jobs(home, "suite")
-    return [
-        _suite_row(definition, home) | {"measured_jobs": measured.get(definition.name, 0)}
-        for definition in read_all(home)
-        if part in definition.name
-    ]
+    names = Names.read(home)
+    rows = {d.name: _standing_row(d, names) for d in read_all(home) if part in d.name}
+    for name in names.all_remembered():
+        if part in name and name not in rows:
+            rows[name] = _remembered_row(name, names)
+    return [row | {"measured_jobs": measured.get(name, 0)} for name, row in rows.items()]
+
+
+def _standing_row(definition: Definition, names: Names) -> dict[str, Any]:
+    """Of a suite in the catalogue or the home; of the one that has its name, if that is another."""
+    try:
+        names.check(definition)
+    except UsageError as refusal:
+        return _remembered_row(definition.name, names) | {"problem": str(refusal)}
+    return _suite_row(definition, names.home)
+
+
+def _remembered_row(name: str, names: Names) -> dict[str, Any]:
+    try:
+        definition = names.remembered(name)
+        assert definition is not None, "every remembered name has a definition or an error"
+        return _suite_row(definition, names.home)
+    except WorkbenchError as error:
+        record = names.records.get(name)
+        title = (record and record.title) or ""
+        unknown = {"phases": None, "published": None, "on_disk": 0, "definition": ""}
+        return {"suite": name, "family": "", "title": title, **unknown, "problem": str(error)}
 
 
 def _suite_row(definition: Definition, home: Home) -> dict[str, Any]:
     suite = known_suite(definition, home) if definition.found else definition.suite()
-    row = {"suite": definition.name, "family": definition.family, "title": definition.head.title}
-    if suite is None:
-        return row | {"phases": None, "published": None, "on_disk": 0}
-    return row | {
-        "phases": len(suite.phases),
-        "published": sum(phase.repo_id is not None for phase in suite.phases),
-        "on_disk": len(_on_disk(suite)),
+    phases = suite.phases if suite is not None else None
+    return {
+        "suite": definition.name,
+        "family": definition.family,
+        "title": definition.head.title,
+        "phases": phases and len(phases),
+        "published": phases and sum(phase.repo_id is not None for phase in phases),
+        "on_disk": len(_on_disk(suite)) if suite is not None else 0,
+        "definition": str(definition.toml.path),
+        "problem": "",
     }
 
 
@@ -63,7 +93,7 @@ def list_phases(name: str, home: Home) -> list[dict[str, Any]]:
             "phase": phase.phase,
             "label": phase.label,
             "stage": phase.stage,
-            "repo_id": _place(phase) or "not published",
+            "repo_id": phase.place or "not published",
             "revision": phase.revision,
             "step": phase.end_step,
             "tokens_b": phase.tokens_seen_b,
@@ -79,13 +109,9 @@ def list_phases(name: str, home: Home) -> list[dict[str, Any]]:
     ]
 
 
-def _place(phase: Phase) -> str | None:
-    return phase.repo_id if phase.folder is None else str(phase.folder)
-
-
 def _notes(phase: Phase) -> list[str]:
     doubt = [] if phase.confirmed else [f"unconfirmed: {phase.evidence}"]
-    if _place(phase) is None:
+    if phase.place is None:
         doubt = [f"not published: {phase.evidence}"]
     return doubt + [f"{field} = {value}" for field, value in phase.overrides.items()]
 
@@ -122,18 +148,12 @@ def refresh_suite(name: str, home: Home) -> list[str]:
     definition = find_definition(name, home)
     if not definition.found:
         return [f"{definition.toml.path} names all phases itself: there is nothing to list."]
-    known, results = False, False
-    if home.store.exists():
-        sql = (
-            "SELECT EXISTS (FROM suites WHERE suite = $suite), "
-            "EXISTS (FROM runs WHERE suite = $suite) OR EXISTS (FROM audits WHERE suite = $suite)"
-        )
-        with Store(home.store).write() as connection:  # which makes the views of today
-            row = connection.execute(sql, {"suite": definition.name}).fetchone()
-        known, results = row or (False, False)
+    record = Names.read(home).records.get(definition.name)
     facts = definition.head.data_mix or definition.head.published_scores  # by number, too
-    suite, changes = refreshed_suite(definition, home, fixed=results or facts is not None)
-    if known:
+    fixed = facts is not None or (record is not None and record.results)
+    suite, changes = refreshed_suite(definition, home, fixed=fixed)
+    if record is not None:
+        suite = suite.model_copy(update={"definition": identity(definition, home)})
         record_suite(suite, Store(home.store))
     return changes
 
@@ -144,6 +164,7 @@ def record_suite(suite: Suite, store: Store) -> None:
     from analysis_db.imports.training_log import import_training_log
 
     on_disk = _on_disk(suite)
+    facts = {"data_mix": suite.data_mix, "published_score": suite.published_scores}
     store.put_suite(
         {
             "name": suite.name,
@@ -156,7 +177,7 @@ def record_suite(suite: Suite, store: Store) -> None:
                 "phase": phase.phase,
                 "label": phase.label,
                 "stage": phase.stage,
-                "repo_id": _place(phase),
+                "repo_id": phase.place,
                 "revision": phase.revision,
                 "start_step": phase.start_step,
                 "step": phase.end_step,
@@ -173,6 +194,8 @@ def record_suite(suite: Suite, store: Store) -> None:
             }
             for phase in suite.phases
         ],
+        definition=suite.definition or None,
+        without=[table for table, path in facts.items() if path is None],
     )
     if suite.data_mix is not None:
         import_data_mix(store, suite.name, suite.data_mix)

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from analysis_db.store import Store
+from analysis_db.suite_records import suite_records
 from workbench.downloads import pull_suite
 from workbench.errors import UsageError, WorkbenchError
 from workbench.settings import Home
 from workbench.suites import CATALOGUE, load_suite
+from workbench.suites.identity import identity_at
 
 NAME = "demo"
 
@@ -24,9 +27,11 @@ class Progress:
 def run_demo(home: Home, *, seed: int, progress: Progress) -> dict[str, int]:
     """Make the demo suite and measure it; returns counts of what is there in the end.
 
-    Raises UsageError when the folder holds a demo of another seed.
+    Raises UsageError when the folder has a demo of another seed, or results of another suite that
+    is named demo.
     """
     _check_seed(home, seed)
+    _check_name(home)
     if not _trained(home):
         train_demo(home, seed=seed, progress=progress)
     progress.step("Pulling the checkpoints from the local Hub")
@@ -57,6 +62,17 @@ def _check_seed(home: Home, seed: int) -> None:
         raise UsageError(
             f"{home.root} holds the demo of seed {found}: set WORKBENCH_HOME to another folder "
             f"for seed {seed}."
+        )
+
+
+def _check_name(home: Home) -> None:
+    """Before the training, which takes minutes."""
+    record = suite_records(Store(home.store)).get(NAME)
+    own = identity_at(home.suites.resolve() / f"{NAME}.toml", home)
+    if record is not None and record.results and record.definition not in (None, own):
+        raise UsageError(
+            f"The store has results of another suite named {NAME}, that of {record.definition}: "
+            "set WORKBENCH_HOME to another folder for the demo."
         )
 
 
@@ -120,7 +136,6 @@ def train_demo(home: Home, *, seed: int, progress: Progress) -> None:
 
 def _probe(home: Home, progress: Progress) -> tuple[int, int]:
     from analysis_db.spikes import find_spikes, write_spikes
-    from analysis_db.store import Store
     from workbench.catalogue import record_suite
     from workbench.jobs import ProbeRequest, probe_suite
 

@@ -134,11 +134,9 @@ def _store_runs(
 
 def _record_once(suite: Suite, store: Store) -> None:
     """The suite itself, so that what is imported for it is seen, unless the store knows it."""
+    from analysis_db.suite_records import suite_records
     from workbench.catalogue import record_suite
 
-    known = (
-        store.path.exists()
-        and store.table("SELECT 1 FROM suites WHERE suite = $suite", {"suite": suite.name}).num_rows
-    )
-    if not known:
+    known = suite_records(store).get(suite.name)
+    if known is None or known.definition != suite.definition:
         record_suite(suite, store)

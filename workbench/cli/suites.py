@@ -44,8 +44,11 @@ def suites(
     )
     if len(folded) < len(rows):
         note.print("`workbench suites PART` lists the suites of a family.")
-    if any(row["phases"] is None for row in rows):
+    if any(row["phases"] is None and not row["problem"] for row in rows):
         note.print("Where phases are not counted, the Hub is asked when they are first needed.")
+    for row in rows:
+        if row["problem"]:
+            note.print(f"{row['suite']}: {row['problem']}")
 
 
 @app.command(epilog="Example: workbench phases yulan-mini")
@@ -55,13 +58,24 @@ def phases(
         bool,
         typer.Option("--refresh", help="List the revisions on the Hub anew, and say what changed."),
     ] = False,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt",
+            help="This TOML defines the suite of its name from now on, for the results too: for "
+            "one that was moved together with its checkpoints.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """List the phases of a suite: where each checkpoint is, on disk or not, measured or not."""
     from workbench.catalogue import list_phases, refresh_suite
     from workbench.settings import Home
+    from workbench.suites import find_definition
 
     home = Home.from_env()
+    if adopt:
+        find_definition(suite, home, adopt=True)
     if refresh:
         for change in refresh_suite(suite, home):
             note.print(change)

@@ -93,6 +93,13 @@ class Definition:
         return [block for block in self.blocks if block.pattern is not None]
 
     @property
+    def paths(self) -> list[str]:
+        """All paths in the file, as they stand there."""
+        csv = [self.head.phases] if isinstance(self.head.phases, str) else []
+        facts = [path for name in _PATHS if (path := getattr(self.head, name))]
+        return csv + facts + [str(block.folder) for block in self.blocks if block.folder]
+
+    @property
     def local_hub(self) -> Path | None:
         return self.folder / self.head.local_hub if self.head.local_hub else None
 

@@ -1,9 +1,11 @@
-"""Suites whose checkpoints are found by a pattern: what was found, and the numbers it was given.
+"""What is kept of a suite under WORKBENCH_HOME: its definition, and what a pattern has found.
 
-The list is kept under WORKBENCH_HOME, so that everything works offline afterwards and a phase
-keeps its number: results are stored under it. A checkpoint that turns up later is numbered after
-all others, also where training passed it in the middle; only a suite that has no results yet may
-be numbered anew. What has gone from the Hub keeps its number and its place.
+A suite that is given by path is known by its name from then on: its listing says where its TOML is.
+Checkpoints that a pattern finds are kept with the numbers that they were given.
+Everything works offline afterwards and a phase keeps its number: results are stored under it. A
+checkpoint that turns up later is numbered after all others, also where training passed it in the
+middle; only a suite that has no results yet may be numbered anew. What has gone from the Hub keeps
+its number and its place. The listing of another definition of the same name is not used.
 """
 
 import os
@@ -15,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from workbench.errors import WorkbenchError
 from workbench.settings import Home
 from workbench.suites.files import Definition
+from workbench.suites.identity import identity, is_standing
 from workbench.suites.models import Phase, Suite
 
 
@@ -23,6 +26,8 @@ class Listing(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    definition: str = ""
+    """Its ``identity``; empty in a listing from before definitions were recorded."""
     refs: dict[str, dict[str, str]] = {}
     """Commit by repository and ref; of a folder of this machine, empty texts by sub-folder."""
     gone: dict[str, dict[str, str]] = {}
@@ -77,7 +82,10 @@ def _renewed(
         for source, now in refs.items()
         for old in [before.refs.get(source, {})]
     }
-    after = Listing(refs=refs, gone={s: names for s, names in gone.items() if names})
+    own = identity(definition, home)
+    after = Listing(
+        definition=own, refs=refs, gone={s: names for s, names in gone.items() if names}
+    )
     keys = [candidate.key for candidate in definition.candidates(after.names)]
     new = [key for key in keys if key not in before.numbers]
     late = bool(new) and keys[-len(new) :] != new and bool(before.numbers)
@@ -89,7 +97,7 @@ def _renewed(
     suite = definition.suite(after.names, after.numbers)
     suite = suite.model_copy(update={"phases": _marked(suite.phases, after)})
     if after != before:
-        _write(_path(definition, home), after)
+        write_listing(definition.name, home, after)
     return suite, _changes(before, after, new, late=late, fixed=fixed)
 
 
@@ -159,24 +167,38 @@ def _folders_in(folder: Path) -> dict[str, str]:
 
 
 def read_listing(definition: Definition, home: Home) -> Listing:
-    """What is kept; an empty one when nothing is."""
-    path = _path(definition, home)
+    """What is kept of the definition; an empty listing when nothing is, or that of another one."""
+    kept, own = kept_listing(definition.name, home), identity(definition, home)
+    known = kept.definition or (own if is_standing(own) else "")
+    return kept if known == own else Listing()
+
+
+def kept_listing(name: str, home: Home) -> Listing:
+    """What is kept under the name, whichever definition it is of; an empty listing if nothing."""
+    path = _path(name, home)
     try:
         return Listing.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return Listing()
     except (ValidationError, OSError):
         raise WorkbenchError(
-            f"{path}, the list of the phases of suite {definition.name}, cannot be read: mend its "
-            "permissions or restore it; without it the phases would be numbered anew."
+            f"{path}, the list of the phases of suite {name}, cannot be read: fix its permissions "
+            "or restore it; without it the phases would be numbered anew."
         ) from None
 
 
-def _path(definition: Definition, home: Home) -> Path:
-    return home.root / "listings" / f"{definition.name}.json"
+def kept_names(home: Home) -> list[str]:
+    """The names of all suites that have a listing."""
+    return sorted(path.stem for path in _path("", home).parent.glob("*.json"))
 
 
-def _write(path: Path, listing: Listing) -> None:
+def _path(name: str, home: Home) -> Path:
+    return home.root / "listings" / f"{name}.json"
+
+
+def write_listing(name: str, home: Home, listing: Listing) -> None:
+    """Replace what is kept under the name."""
+    path = _path(name, home)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -184,6 +206,6 @@ def _write(path: Path, listing: Listing) -> None:
         part.replace(path)
     except OSError as error:
         raise WorkbenchError(
-            f"{path}, the list of the phases found, cannot be written ({error.strerror}): free "
-            "some space or mend its permissions."
+            f"{path}, where the workbench keeps what it knows of suite {name}, cannot be written "
+            f"({error.strerror}): free some space or fix its permissions."
         ) from None

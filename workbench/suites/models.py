@@ -61,6 +61,11 @@ class Phase(BaseModel):
         return self.repo_id is not None or self.folder is not None
 
     @property
+    def place(self) -> str | None:
+        """The repository or the folder of the checkpoint; None when none was published."""
+        return self.repo_id if self.folder is None else str(self.folder)
+
+    @property
     def form(self) -> Form:
         """How the weights are parameterised, by the published model type."""
         return FORM_OF_MODEL_TYPE.get(self.model_type, "plain")
@@ -78,6 +83,8 @@ class Suite(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
+    definition: str = ""
+    """The ``identity`` of its definition; empty for a suite that no command has looked up."""
     title: str
     about: str = ""
     licence: str = ""
