@@ -122,10 +122,13 @@ class WeightsProbe(Probe):
         scaled_by = checkpoint.alpha_roles()
         for name, alpha in checkpoint.alphas().items():
             for role in scaled_by[name]:
-                found.add(
-                    "alpha", alpha, view="stored", layer=role.layer, module=role.module,
-                    reason=scale_reason(alpha),
-                )  # fmt: skip
+                where: dict[str, Any] = {"layer": role.layer, "module": role.module}
+                found.add("alpha", alpha, view="stored", reason=scale_reason(alpha), **where)
+        broken = [name for part in views.values() for name in part.broken]
+        if broken:
+            names = list(dict.fromkeys(broken))
+            more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
+            found.notes["warning"] = f"NaN or Inf in {names[0]}{more}, which have no values"
         measuring.progress(1.0)
         return found
 
@@ -176,7 +179,9 @@ class _View:
         self.found = Measurements()
         self._view = view
         self._sum_square, self._elements = 0.0, 0
-        self._broken: list[str] = []
+        self.broken: list[str] = []
+        """Names of the tensors that are not finite."""
+        self._broken_matrices: list[str] = []
 
     def add(self, weight: Any, counted: Profile) -> None:
         where: dict[str, Any] = {
@@ -190,11 +195,13 @@ class _View:
             self._add(metrics, where | {"head": head})
         histogram = counted.histogram(weight.scale)
         self.found.add_histogram("log10_abs", HISTOGRAM_EDGES, histogram, **where)
+        frobenius = whole["frobenius"]
+        if isinstance(frobenius, str):
+            self.broken.append(weight.name)
         if weight.is_matrix:
             self._elements += counted.sizes[0]
-            frobenius = whole["frobenius"]
             if isinstance(frobenius, str):
-                self._broken.append(f"{weight.name}: {frobenius}")
+                self._broken_matrices.append(f"{weight.name}: {frobenius}")
             else:
                 self._sum_square += frobenius**2
 
@@ -206,7 +213,7 @@ class _View:
                 self.found.add(metric, value, **where)
 
     def add_total(self) -> None:
-        broken, square = self._broken, self._sum_square
+        broken, square = self._broken_matrices, self._sum_square
         more = f", and {len(broken) - 1:,} more matrices like it" if len(broken) > 1 else ""
         reason = broken[0] + more if broken else None
         total: dict[str, Any] = {"view": self._view, "module": "total", "reason": reason}
