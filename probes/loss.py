@@ -162,7 +162,7 @@ def _add(found: Measurements, domain: str, windows: Windows, sums: "Sums") -> No
     buckets = zip(*(column.tolist() for column in sums), strict=True)
     for bucket, (nats, tokens, broken) in enumerate(buckets):
         if tokens:
-            where = {"domain": domain, "module": bucket_name(bucket)}
+            where: dict[str, Any] = {"domain": domain, "module": bucket_name(bucket)}
             reason = _reason(broken, tokens)
             found.add("nll", nats / tokens, reason=reason, **where)
             found.add("nll_sum", nats, reason=reason, **where)

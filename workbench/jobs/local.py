@@ -35,6 +35,8 @@ class Outcome:
     """The last line of the traceback, for a job that failed."""
     warning: str | None = None
     """What the probe says of its own values, as its note ``warning``."""
+    checkpoint_warning: str | None = None
+    """What is contradictory in the checkpoint, as the run's note of that name."""
 
 
 def run_jobs(
@@ -64,6 +66,8 @@ def run_jobs(
                 probe = job.probe()
             measured = probe.measure(opened[1], job.settings, Measuring(job.device, job.dtype))
             tables, notes = measured.tables(), measured.notes
+            if contradiction := opened[1].warning():
+                notes["checkpoint_warning"] = contradiction
         except Exception as failure:  # the next job may succeed; this one's traceback is kept
             error = traceback.format_exc()
             last_line = (
@@ -78,7 +82,16 @@ def run_jobs(
             tables, error, last_line = {}, traceback.format_exc(), str(refusal)
             store.write_run(_record(job, started, seconds, error, notes), tables)
         rows = sum(table.num_rows for table in tables.values())
-        outcomes.append(Outcome(job, seconds, rows, last_line, notes.get("warning")))
+        outcomes.append(
+            Outcome(
+                job,
+                seconds,
+                rows,
+                last_line,
+                notes.get("warning"),
+                notes.get("checkpoint_warning"),
+            )
+        )
         on_end(outcomes[-1])
         if job is jobs[-1] or jobs[len(outcomes)].phase != job.phase:
             opened = probe = None
