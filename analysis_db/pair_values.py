@@ -271,22 +271,20 @@ def _reason(keys: list[Key], wrong_T: np.ndarray, broken_2T: np.ndarray) -> str 
     """Why some weights have no value; ``broken_2T`` are those of the earlier and later phase."""
     if not wrong_T.any():
         return None
-    causes = [
-        (broken_T, f"have NaN or Inf in the {side} phase")
-        for side, broken_T in zip(("earlier", "later"), broken_2T, strict=True)
-    ]
-    other = "are missing on one side, of another size, or sketched with another width"
-    causes.append((wrong_T & ~broken_2T.any(0), other))
     clauses = [
-        f"{int(which_T.sum()):,} {cause} ({_place(keys[int(np.argmax(which_T))])} first)"
-        for which_T, cause in causes
-        if which_T.any()
+        f"NaN or Inf in {broken_T.sum():,} of the {side} phase ({_first(keys, broken_T)} first)"
+        for side, broken_T in zip(("earlier", "later"), broken_2T, strict=True)
+        if broken_T.any()
     ]
-    return (
-        f"{int(wrong_T.sum()):,} of {len(keys):,} weights cannot be compared: {', '.join(clauses)}."
-    )
+    other_T = wrong_T & ~broken_2T.any(0)
+    if other_T.any():
+        clauses.append(
+            f"{other_T.sum():,} missing on one side, of another size, or sketched with another "
+            f"width ({_first(keys, other_T)} first)"
+        )
+    return f"{wrong_T.sum():,} of {len(keys):,} weights cannot be compared: {', '.join(clauses)}."
 
 
-def _place(key: Key) -> str:
-    module, layer = key
+def _first(keys: list[Key], which_T: np.ndarray) -> str:
+    module, layer = keys[int(np.argmax(which_T))]
     return module if layer is None else f"{module} of layer {layer}"

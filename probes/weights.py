@@ -127,8 +127,8 @@ class WeightsProbe(Probe):
         broken = [name for part in views.values() for name in part.broken]
         if broken:
             names = list(dict.fromkeys(broken))
-            more = f" and {len(names) - 1:,} more" if len(names) > 1 else ""
-            found.notes["warning"] = f"NaN or Inf in {names[0]}{more}, which have no values"
+            more = f" and {len(names) - 1:,} more of its tensors" if len(names) > 1 else ""
+            found.notes["warning"] = f"NaN or Inf in {names[0]}{more}"
         measuring.progress(1.0)
         return found
 

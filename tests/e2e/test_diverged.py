@@ -84,7 +84,7 @@ def probed(tmp_path_factory):
     workbench("pull", "bad", "--with-optimizer", home=home)
     options = [word for setting in SETTINGS for word in ("--set", setting)]
     done = workbench("probe", "bad", "--probes", PROBES, *options, home=home)
-    return Store(Home(home).store), done.stderr
+    return Store(Home(home).store), " ".join(done.stderr.split())
 
 
 Key = tuple[str, ...]
@@ -109,7 +109,7 @@ def test_no_job_fails_and_nothing_but_sentences_is_printed(probed):
     assert statuses == ["complete"]
     assert "Traceback" not in said
     assert "RuntimeWarning" not in said
-    assert f"weights, phase {MATRIX}-{INF},{COPY}: NaN or Inf in {UP}, which have no" in said
+    assert f"weights, phase {MATRIX}-{INF},{COPY}: NaN or Inf in {UP}. " in said
 
 
 # Phase: what of weights (module, layer, head), of which view, has no values.
@@ -206,19 +206,15 @@ def test_a_checkpoint_of_nan_has_no_statistic_and_says_so(probed):
 
 
 def test_losses_exist_where_all_logits_are_finite(probed):
-    """The token 500 has no embedding: what comes before it in a window is sound or is not."""
     store, _ = probed
     sound, _ = measured(store, "loss", SOUND)
-    for phase in (MATRIX, INF, ALL, OF_BIAS, OF_NORM, OF_ALPHA, HEAD):
+    for phase in (MATRIX, INF, ALL, OF_BIAS, OF_NORM, OF_ALPHA, HEAD, TOKEN):  # a tied head
         values, reasons = measured(store, "loss", phase)
         assert {key[0] for key in values} == {"tokens", "bytes"}
         assert all(value == sound[key] for key, value in values.items())
         for key, why in reasons.items():
             n = sound["tokens", *key[1:]]
             assert why == f"NaN or Inf in the logits of {n:,.0f} of {n:,.0f} tokens"
-    values, reasons = measured(store, "loss", TOKEN)
-    assert values.keys() | reasons.keys() == sound.keys()
-    assert all("of" in why for why in reasons.values())
 
 
 def test_the_state_of_one_parameter_does_not_spoil_the_others(probed):
@@ -248,12 +244,12 @@ def test_pairs_with_a_diverged_side_have_a_reason_and_no_identity(probed):
     rows = store.table("SELECT phase_a, phase_b, identical, reason FROM pair_runs").to_pylist()
     pairs = {(row["phase_a"], row["phase_b"]): row for row in rows}
     assert pairs[SOUND, MATRIX]["reason"] == (
-        "1 of 39 weights cannot be compared: 1 have NaN or Inf in the later phase "
+        "1 of 39 weights cannot be compared: NaN or Inf in 1 of the later phase "
         "(up_proj of layer 1 first)."
     )
     assert pairs[MATRIX, OF_NORM]["reason"] == (
-        "2 of 39 weights cannot be compared: 1 have NaN or Inf in the earlier phase "
-        "(up_proj of layer 1 first), 1 have NaN or Inf in the later phase (final_norm first)."
+        "2 of 39 weights cannot be compared: NaN or Inf in 1 of the earlier phase "
+        "(up_proj of layer 1 first), NaN or Inf in 1 of the later phase (final_norm first)."
     )
     # Phases 2 and 9 are the same bytes; 1 and 8 differ in the state of the optimizer alone.
     identical = {pair for pair, row in pairs.items() if row["identical"]}
@@ -286,7 +282,7 @@ def test_sketches_of_diverged_tensors_are_empty_and_tell_each_other_apart(probed
 def test_benchmarks_of_a_diverged_model_have_no_score(probed):
     store, said = probed
     scores = store.table("SELECT DISTINCT phase FROM benchmarks")["phase"].to_pylist()
-    assert not {MATRIX, INF, ALL, OF_BIAS, OF_NORM, OF_ALPHA, HEAD, COPY} & set(scores)
+    assert not {MATRIX, INF, ALL, OF_BIAS, OF_NORM, OF_ALPHA, HEAD, COPY, TOKEN} & set(scores)
     assert {SOUND, OF_STATE} <= set(scores)
     _, reasons = measured(store, "benchmarks", MATRIX)
     assert {(key[0], key[2]) for key in reasons} == {

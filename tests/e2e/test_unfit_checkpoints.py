@@ -38,7 +38,7 @@ def probe(folder, probes, *words, expect=0):
     home = folder.parents[4]
     workbench("pull", "odd", home=home)
     done = workbench("probe", "odd", "--probes", probes, *FAST, *words, home=home, expect=expect)
-    return done.stderr, Store(Home(home).store)
+    return " ".join(done.stderr.split()), Store(Home(home).store)
 
 
 def configure(folder, **fields: Any):
@@ -89,9 +89,9 @@ def test_a_quantised_checkpoint_is_refused_by_every_probe(case, folder):
     quantise, problem = QUANTISED[case]
     quantise(folder)
     said, store = probe(folder, "weights,spectra,changes,loss", expect=1)
-    sentences = [line for line in said.splitlines() if problem in line]
-    assert len(sentences) == 4
-    assert all("choose the checkpoint before quantisation" in line for line in sentences)
+    assert said.count(problem) == 4
+    assert said.count("choose the checkpoint before quantisation") == 4
+    assert "Traceback" not in said
     assert store.table("SELECT * FROM phase_metrics").num_rows == 0
 
 
@@ -110,9 +110,7 @@ def test_a_tokenizer_larger_than_the_vocabulary_is_one_sentence(folder):
     shrink(folder, 700)
     probes = "loss,activations,attention,benchmarks"
     said, _ = probe(folder, probes, "--set", "benchmarks.limit=4", expect=1)
-    lines = [line for line in said.splitlines() if "token id" in line]
-    assert len(lines) == 5  # two tasks
-    assert all("the model's vocabulary ends at 699" in line for line in lines)
+    assert said.count("the model's vocabulary ends at 699") == 5  # two of them are tasks
     assert "IndexError" not in said
 
 
