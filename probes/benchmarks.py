@@ -214,7 +214,7 @@ def _unsound(loaded: Loaded, unsound_texts: Collection[str]) -> dict[str, str]:
     for name, task in loaded.tasks["tasks"].items():
         answers = [answer for request in task.instances for answer in request.resps]
         broken = sum(not _is_finite(answer) for answer in answers)
-        if name in unsound_texts:
+        if any(request.task_name in unsound_texts for request in task.instances):
             reasons[name] = "NaN or Inf in the logits while text was generated"
         elif broken:
             reasons[name] = f"NaN or Inf in the logits of {broken:,} of {len(answers):,} requests"
