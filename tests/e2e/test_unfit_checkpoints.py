@@ -145,7 +145,7 @@ def test_an_equal_second_copy_is_tied_with_nan_in_it_too(folder, value):
         state["lm_head.weight"] = state[name].clone()
 
     rewrite(folder, copy)
-    said, store = probe(folder, "weights")
+    said, store = probe(folder, "weights,loss")
     assert "ties the head" not in said
     rows = store.table(
         "SELECT DISTINCT view FROM (SELECT view, module FROM phase_metrics UNION ALL "
