@@ -37,7 +37,7 @@ class ExactChange(NamedTuple):
 class Tensors:
     """All tensors of some phases, and how far each is from itself in another phase.
 
-    ``norms`` and ``present`` are of shape TP, the others TPP.
+    ``norms``, ``present`` and ``broken`` are of shape TP, the others TPP.
     """
 
     keys: list[Key]
@@ -53,6 +53,9 @@ class Tensors:
     equal: np.ndarray
     comparable: np.ndarray
     present: np.ndarray
+    broken: np.ndarray
+    """Has elements that are not finite; such a tensor is equal to one of the same bytes and
+    comparable with none."""
 
 
 def no_tensors(keys: list[Key], phases: list[int]) -> Tensors:
@@ -67,7 +70,7 @@ def no_tensors(keys: list[Key], phases: list[int]) -> Tensors:
 
     return Tensors(
         keys, phases,
-        norms=np.zeros((t, p)), present=np.zeros((t, p), bool),
+        norms=np.zeros((t, p)), present=np.zeros((t, p), bool), broken=np.zeros((t, p), bool),
         square=numbers(), variance=numbers(), rounding=numbers(),
         exact=flags(), equal=flags(), comparable=flags(),
     )  # fmt: skip
@@ -129,8 +132,14 @@ def _compare(
         values, n, _, _ = sketches[p]
         if len(values):
             alike.setdefault((len(values), n), []).append(p)
-        else:  # some elements are not finite
-            found.comparable[t, p, :] = found.comparable[t, :, p] = False
+        else:
+            found.broken[t, p] = True
+    broken = [p for p in here if found.broken[t, p]]
+    if broken:
+        for of_pair in (found.comparable, found.exact, found.equal):
+            of_pair[t, broken, :] = of_pair[t, :, broken] = False
+        contents = np.array([f"{sketches[p][1]} {sketches[p][3]}" for p in broken])
+        found.equal[np.ix_([t], broken, broken)] = contents[:, None] == contents[None, :]
     for (width, n), group in alike.items():
         at = np.ix_([t], group, group)
         units = np.stack([sketches[p][0] for p in group]).astype(np.float64)
@@ -195,10 +204,11 @@ def pair_rows(found: Tensors, pairs: Sequence[tuple[int, int]]) -> Rows:
         use = comparable_TM[members].all(0) & present_TM[members].any(0) & (sums["norm_a"] > 0)
         tables.append(_values(key, sums, np.all(exact_TM[members], axis=0), use))
     table = pa.concat_tables(tables) if tables else PAIR_ROWS.empty_table()
-    wrong_TM = ~comparable_TM
-    reasons = [_reason(found.keys, wrong_TM[:, m]) for m in range(len(pairs))]
-    equal_TM, any_M = found.equal[:, a, b], present_TM.any(0)
-    identical = np.all(equal_TM & comparable_TM, axis=0) & any_M
+    broken_2TM = np.stack([found.broken[:, a], found.broken[:, b]])
+    reasons = [
+        _reason(found.keys, ~comparable_TM[:, m], broken_2TM[:, :, m]) for m in range(len(pairs))
+    ]
+    identical = np.all(found.equal[:, a, b], axis=0) & present_TM.any(0)
     return Rows(table, reasons, identical.tolist())
 
 
@@ -257,13 +267,24 @@ def _values(key: Key, sums: dict[str, np.ndarray], exact: np.ndarray, use: np.nd
     return pa.concat_tables(tables)
 
 
-def _reason(keys: list[Key], wrong_T: np.ndarray) -> str | None:
-    bad = np.flatnonzero(wrong_T)
-    if not len(bad):
+def _reason(keys: list[Key], wrong_T: np.ndarray, broken_2T: np.ndarray) -> str | None:
+    """Why some weights have no value; ``broken_2T`` are those of the earlier and later phase."""
+    if not wrong_T.any():
         return None
-    module, layer = keys[bad[0]]
-    where = module if layer is None else f"{module} of layer {layer}"
-    return (
-        f"{len(bad)} of {len(keys)} weights cannot be compared ({where} first): they are missing "
-        "on one side, of another size, not finite, or sketched with another width."
-    )
+    clauses = [
+        f"NaN or Inf in {broken_T.sum():,} of the {side} phase ({_first(keys, broken_T)} first)"
+        for side, broken_T in zip(("earlier", "later"), broken_2T, strict=True)
+        if broken_T.any()
+    ]
+    other_T = wrong_T & ~broken_2T.any(0)
+    if other_T.any():
+        clauses.append(
+            f"{other_T.sum():,} missing on one side, of another size, or sketched with another "
+            f"width ({_first(keys, other_T)} first)"
+        )
+    return f"{wrong_T.sum():,} of {len(keys):,} weights cannot be compared: {', '.join(clauses)}."
+
+
+def _first(keys: list[Key], which_T: np.ndarray) -> str:
+    module, layer = keys[int(np.argmax(which_T))]
+    return module if layer is None else f"{module} of layer {layer}"

@@ -211,8 +211,14 @@ def update_activations(store: Store, suite: str, *, code_version: str) -> int:
     ]  # fmt: skip
     asked = {(a.run_id, b.run_id): m for m, (a, b) in enumerate(pairs) if reasons[m] is None}
     tables = []
+    gaps: dict[int, list[_Gap]] = {}
     for key in _sites(store, {run_id for ids in asked for run_id in ids}):
-        tables += _site_rows(store, key, asked)
+        site = _site_rows(store, key, asked)
+        tables += site.tables
+        for m, gap in site.gaps.items():
+            gaps.setdefault(m, []).append(gap)
+    for m, of_pair in gaps.items():
+        reasons[m] = _gaps_reason(of_pair)
     table = pa.concat_tables(tables) if tables else PAIR_ROWS.empty_table()
     no = [False] * len(pairs)
     write_pairs(
@@ -233,7 +239,30 @@ def _sites(store: Store, run_ids: set[str]) -> list[Key]:
     return [(row["module"], row["layer"]) for row in rows.to_pylist()]
 
 
-def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> list[pa.Table]:
+class _Gap(NamedTuple):
+    """A site at which a pair of phases has no CKA."""
+
+    key: Key
+    cause: str
+
+
+class _Site(NamedTuple):
+    tables: list[pa.Table]
+    gaps: dict[int, _Gap]
+    """By the number of the pair."""
+
+
+def _gaps_reason(gaps: Sequence[_Gap]) -> str:
+    """Why a pair has no CKA at some sites, causes in the order of their first site."""
+    sites: dict[str, list[str]] = {}
+    for (module, layer), cause in gaps:
+        place = module if layer is None else f"{module} of layer {layer}"
+        sites.setdefault(cause, []).append(place)
+    clauses = [f"at {len(places):,} ({places[0]} first) {cause}" for cause, places in sites.items()]
+    return f"{len(gaps):,} sites have no CKA: {', '.join(clauses)}."
+
+
+def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> _Site:
     """The rows of one site; its Gram matrices are in memory together."""
     module, layer = key
     rows = store.table(
@@ -244,11 +273,27 @@ def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> lis
             "module": module, "layer": layer,
         },
     )  # fmt: skip
-    run_ids, sizes = rows["run_id"].to_pylist(), rows["n"].to_pylist()
-    triangles = zip(rows["values"], sizes, strict=True)
-    grams = [gram_from_triangle(values.values.to_numpy(), n) for values, n in triangles]
+    present = rows["run_id"].to_pylist()
+    run_ids, sizes, grams = [], [], []
+    for run_id, values, n in zip(present, rows["values"], rows["n"].to_pylist(), strict=True):
+        triangle = values.values.to_numpy()
+        if len(triangle) and np.isfinite(triangle).all():
+            run_ids.append(run_id)
+            sizes.append(n)
+            grams.append(gram_from_triangle(triangle, n))
     units = {run_id: unit for n in set(sizes) for run_id, unit in _directions_of(n, run_ids, grams)}
-    open_pairs = {ids for ids in asked if all(run_id in units for run_id in ids)}
+    gaps = {}
+    for ids, m in asked.items():
+        if not all(run_id in present for run_id in ids):
+            gaps[m] = _Gap(key, "one phase has no sketch")
+        elif broken := [
+            side
+            for side, run_id in zip(("earlier", "later"), ids, strict=True)
+            if run_id not in units
+        ]:
+            which = "both phases" if len(broken) == 2 else f"the {broken[0]} phase"
+            gaps[m] = _Gap(key, f"the activations of {which} have NaN or Inf")
+    open_pairs = {ids for ids, m in asked.items() if m not in gaps}
     tables = []
     while open_pairs:
         # The run that most pairs are waiting for, with all its partners at once.
@@ -264,6 +309,8 @@ def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> lis
             "cka_null_95": np.percentile(null, 95, axis=0),
         }
         numbers = np.array([asked[ids] for ids in mine])
+        alike = _Gap(key, "all tokens are alike in one phase")
+        gaps |= {int(m): alike for m in numbers[~np.isfinite(found["cka"])]}
         for metric, values in found.items():
             there = np.isfinite(values)
             n = int(there.sum())
@@ -278,7 +325,7 @@ def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> lis
                     schema=PAIR_ROWS,
                 )
             )  # fmt: skip
-    return tables
+    return _Site(tables, gaps)
 
 
 def _directions_of(

@@ -42,13 +42,13 @@ class Harness:
                 self._model = None  # lets go of the device's memory first
                 self._model = self._vllm(max_length)
             return self._model
-        from lm_eval.models.huggingface import HFLM
+        from probes.benchmark_hf import CheckedHFLM
 
         if self._model is None:
             self._model = self.checkpoint.load_model(
                 device=self._measuring.device, dtype=self._measuring.dtype
             )
-        return HFLM(
+        return CheckedHFLM(
             pretrained=self._model,
             tokenizer=self.checkpoint.load_tokenizer(),
             batch_size=batch_size,

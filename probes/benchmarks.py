@@ -1,11 +1,11 @@
 """Benchmarks through lm-eval: its own tasks, those that ship, packaged data, the user's YAML."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import BeforeValidator, Field, PositiveInt
 
@@ -45,10 +45,13 @@ class BenchmarksProbe(Probe):
 
     Each task is a part, so a job and a run, of its own. The task hash covers the task's definition
     and its documents. The stderr is the sampling error of the task, not the error over seeds.
+
+    A task has no score where a request that it rests on had NaN or Inf in its logits, and neither
+    has a group of tasks with such a task; the reason is the count of these requests.
     """
 
     id = "benchmarks"
-    version = 2
+    version = 3
     title = "Scores on benchmark tasks, through lm-eval"
     needs = "model"
     Settings = BenchmarksSettings
@@ -114,13 +117,28 @@ class BenchmarksProbe(Probe):
             unsafe = [name for name, t in loaded.tasks["tasks"].items() if _runs_code(t)]
             if unsafe and not settings.run_code:
                 raise WorkbenchError(f"{unsafe[0]} was not run: {NEEDS_CODE}.")
-            results = self._results(checkpoint, settings, measuring, loaded, max_length, cuts)
-        found.benchmarks += _rows(results, loaded)
+            results, unsound = self._results(
+                checkpoint, settings, measuring, loaded, max_length, cuts
+            )
+        warnings = []
+        for row in _rows(results, loaded):
+            reason = next((unsound[leaf] for leaf in row.leaves if leaf in unsound), None)
+            if reason is None and not math.isfinite(row.scores["value"]):
+                reason = f"the result is {row.scores['value']}"
+            if reason is not None:
+                row.scores["value"] = row.scores["stderr"] = None
+                found.add(row.scores["metric"], None, module=row.scores["task"], reason=reason)
+            found.benchmarks.append(row.scores)
+        if unsound:
+            name, reason = next(iter(unsound.items()))
+            warnings.append(f"{name} has no score ({reason})")
         if cuts.n:
-            found.notes["warning"] = (
+            warnings.append(
                 f"the model sees {max_length} tokens, and {cuts.n} requests were longer: their "
                 "beginning is cut off, and the scores are not those of the whole task"
             )
+        if warnings:
+            found.notes["warning"] = "; ".join(warnings)
 
     def _results(
         self,
@@ -130,24 +148,32 @@ class BenchmarksProbe(Probe):
         loaded: Loaded,
         max_length: int,
         cuts: Cuts,
-    ) -> dict[str, Any]:
+    ) -> tuple[dict[str, Any], dict[str, str]]:
+        """The harness's results, and why a task has no score, by task."""
         from lm_eval import evaluate
 
         held = self._harness
         if held is None or held.checkpoint is not checkpoint or held.backend != settings.backend:
             self._harness = held = Harness(checkpoint, settings.backend, measuring)
 
-        def run(batch_size: int) -> dict[str, Any]:
+        def run(batch_size: int) -> tuple[dict[str, Any], dict[str, str]]:
             cuts.n = 0  # of a try that ran out of memory
-            results: dict[str, Any] = evaluate(
-                held.of(max_length, batch_size),
-                loaded.tasks,
-                limit=settings.limit,
-                bootstrap_iters=settings.bootstrap_iters,
-                log_samples=False,
-                confirm_run_unsafe_code=settings.run_code,
-            )
-            return results
+            model = held.of(max_length, batch_size)
+            try:
+                results = evaluate(
+                    model,
+                    loaded.tasks,
+                    limit=settings.limit,
+                    bootstrap_iters=settings.bootstrap_iters,
+                    log_samples=False,
+                    confirm_run_unsafe_code=settings.run_code,
+                )
+            except OverflowError as error:
+                raise WorkbenchError(
+                    f"A score of {loaded.name} is larger than any float ({error}), because the "
+                    "model's log likelihoods are: look at the checkpoint's loss before its scores."
+                ) from error
+            return results, _unsound(loaded, getattr(model, "unsound_texts", set()))
 
         documents = sum(len(task.eval_docs) for task in loaded.tasks["tasks"].values())
         return with_batch_size(run, settings.batch_size, device=measuring.device, windows=documents)
@@ -182,7 +208,33 @@ def _metadata(checkpoint: ProbedCheckpoint, task: Wanted, max_length: int) -> di
     return {"tokenizer": str(getattr(checkpoint, "folder", "")), "max_seq_lengths": lengths}
 
 
-def _rows(results: dict[str, Any], loaded: Loaded) -> Iterator[dict[str, Any]]:
+def _unsound(loaded: Loaded, unsound_texts: Collection[str]) -> dict[str, str]:
+    """Why a task has no score, by task; the harness keeps the answers with the requests."""
+    reasons = {}
+    for name, task in loaded.tasks["tasks"].items():
+        answers = [answer for request in task.instances for answer in request.resps]
+        broken = sum(not _is_finite(answer) for answer in answers)
+        if any(request.task_name in unsound_texts for request in task.instances):
+            reasons[name] = "NaN or Inf in the logits while text was generated"
+        elif broken:
+            reasons[name] = f"NaN or Inf in the logits of {broken:,} of {len(answers):,} requests"
+    return reasons
+
+
+def _is_finite(answer: Any) -> bool:
+    """Of a log likelihood, alone or with whether it is the greedy one; a text always is."""
+    value = answer[0] if isinstance(answer, tuple) else answer
+    return isinstance(value, str) or math.isfinite(value)
+
+
+class _Row(NamedTuple):
+    scores: dict[str, Any]
+    """A row of the table benchmarks."""
+    leaves: list[str]
+    """The tasks that it is computed from."""
+
+
+def _rows(results: dict[str, Any], loaded: Loaded) -> Iterator[_Row]:
     """Rows of the table benchmarks: the task or group that was asked for, then its subtasks.
 
     A group's hash is that of all its tasks, its n the sum of theirs.
@@ -197,11 +249,11 @@ def _rows(results: dict[str, Any], loaded: Loaded) -> Iterator[dict[str, Any]]:
                 continue
             stderr = scores[name].get(f"{metric}_stderr,{filter_name}")
             leaves = list(_leaves(name, members))
-            yield {
+            scored = {
                 "task": name,
                 "parent": None if name == loaded.name else loaded.name,
                 "metric": metric if filter_name == "none" else f"{metric},{filter_name}",
-                "value": float(value) if math.isfinite(value) else None,
+                "value": float(value),
                 "stderr": stderr if isinstance(stderr, float) and math.isfinite(stderr) else None,
                 "n": sum(results["n-samples"][leaf]["effective"] for leaf in leaves),
                 "shots": results["n-shot"].get(name, results["n-shot"][leaves[0]]),
@@ -210,6 +262,7 @@ def _rows(results: dict[str, Any], loaded: Loaded) -> Iterator[dict[str, Any]]:
                 "task_hash": loaded.hashes.get(name, loaded.hashes[loaded.name]),
                 "harness_version": version("lm_eval"),
             }
+            yield _Row(scored, leaves)
 
 
 def _leaves(name: str, members: dict[str, list[str]]) -> Iterator[str]:

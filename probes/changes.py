@@ -62,11 +62,13 @@ class ChangesProbe(Probe):
     The metrics are computed by `workbench probe` as soon as two phases of a suite have been
     measured. A stored matrix is the effective one times a number, and the authors of YuLan-Mini
     changed that number between phases: a change of the stored weights means nothing by itself.
-    The sketch of a tensor with elements that are not finite is empty.
+    A tensor with NaN or Inf has an empty sketch of norm 0, which is compared with none, and a row
+    of relative_change without a value, whose reason is the count of these elements. Its digest is
+    that of all its bytes.
     """
 
     id = "changes"
-    version = 1
+    version = 2
     title = "Sketches of every weight: the change and angle between any two phases"
     needs = "tensors"
     Settings = ChangesSettings
@@ -86,12 +88,21 @@ class ChangesProbe(Probe):
                     scale=weight.scale,
                     pool=pool,
                 )
-                finite = np.isfinite(kept.norm) and np.isfinite(kept.values).all()
+                where: dict[str, Any] = {
+                    "view": "effective",
+                    "layer": weight.layer,
+                    "module": weight.module,
+                }
                 found.add_sketch(
-                    KIND, kept.values if finite else np.empty(0), view="effective",
-                    layer=weight.layer, module=weight.module, n=weight.stored.numel(),
-                    norm=kept.norm if finite else 0.0, digest=kept.digest,
-                )  # fmt: skip
+                    KIND,
+                    kept.values,
+                    n=weight.stored.numel(),
+                    norm=kept.norm,
+                    digest=kept.digest,
+                    **where,
+                )
+                if kept.reason is not None:
+                    found.add("relative_change", None, reason=kept.reason, **where)
                 measuring.progress(min(done / tensors, 0.99))
         measuring.progress(1.0)
         return found

@@ -6,7 +6,7 @@ Legend: B windows of a batch, T tokens, D features, V vocabulary, N scored token
 import hashlib
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt
@@ -61,10 +61,13 @@ class LossProbe(Probe):
 
     The batch size changes the values only as far as it changes the order of floating-point sums in
     the model: in float32 by less than 1e-5 of the value.
+
+    A token has no loss where any of its logits is NaN or infinite. A domain or bucket with such a
+    token has no nll, nll_sum and bits_per_byte, and their reason is the count of these tokens.
     """
 
     id = "loss"
-    version = 2
+    version = 3
     title = "Negative log likelihood and bits per byte of fixed text, by domain and position"
     needs = "model"
     Settings = LossSettings
@@ -122,7 +125,7 @@ class LossProbe(Probe):
         found = Measurements()
         sets = {**domains, **long}
         for done, (domain, windows) in enumerate(sets.items(), start=1):
-            _add(found, domain, windows, *_score(model, domain, windows, settings, measuring))
+            _add(found, domain, windows, _score(model, domain, windows, settings, measuring))
             measuring.progress(done / len(sets))
         found.notes["token_set_sha256"] = _token_set(domains)
         if long:
@@ -134,7 +137,7 @@ class LossProbe(Probe):
 
 def _score(
     model: Any, domain: str, windows: Windows, settings: LossSettings, measuring: Measuring
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> "Sums":
     """:func:`summed` with as many windows at a time as fit; of the long ones, one."""
     is_long = domain == LONG
     remedy = "set long_context to false" if is_long else "set a smaller window"
@@ -147,26 +150,28 @@ def _score(
     )
 
 
-def _add(
-    found: Measurements,
-    domain: str,
-    windows: Windows,
-    sums_P: torch.Tensor,
-    counts_P: torch.Tensor,
-) -> None:
-    nll_sum = float(sums_P.sum())
-    assert int(counts_P.sum()) == windows.scored
-    found.add("nll", nll_sum / windows.scored, domain=domain)
-    found.add("nll_sum", nll_sum, domain=domain)
+def _add(found: Measurements, domain: str, windows: Windows, sums: "Sums") -> None:
+    assert int(sums.tokens.sum()) == windows.scored
+    nll_sum, reason = float(sums.nats.sum()), _reason(int(sums.broken.sum()), windows.scored)
+    found.add("nll", nll_sum / windows.scored, domain=domain, reason=reason)
+    found.add("nll_sum", nll_sum, domain=domain, reason=reason)
     found.add("tokens", windows.scored, domain=domain)
     found.add("bytes", windows.bytes, domain=domain)
-    found.add("bits_per_byte", nll_sum / (math.log(2) * windows.bytes), domain=domain)
-    for bucket, (nats, tokens) in enumerate(zip(sums_P.tolist(), counts_P.tolist(), strict=True)):
+    bits = nll_sum / (math.log(2) * windows.bytes)
+    found.add("bits_per_byte", bits, domain=domain, reason=reason)
+    buckets = zip(*(column.tolist() for column in sums), strict=True)
+    for bucket, (nats, tokens, broken) in enumerate(buckets):
         if tokens:
-            module = bucket_name(bucket)
-            found.add("nll", nats / tokens, domain=domain, module=module)
-            found.add("nll_sum", nats, domain=domain, module=module)
-            found.add("tokens", tokens, domain=domain, module=module)
+            where: dict[str, Any] = {"domain": domain, "module": bucket_name(bucket)}
+            reason = _reason(broken, tokens)
+            found.add("nll", nats / tokens, reason=reason, **where)
+            found.add("nll_sum", nats, reason=reason, **where)
+            found.add("tokens", tokens, **where)
+
+
+def _reason(broken: int, tokens: int) -> str | None:
+    """Why tokens have no loss together; their sum is then NaN."""
+    return f"NaN or Inf in the logits of {broken:,} of {tokens:,} tokens" if broken else None
 
 
 def _token_set(domains: Mapping[str, Windows]) -> str:
@@ -189,20 +194,35 @@ def bucket_name(bucket: int) -> str:
     return f"position {1 if bucket == 0 else end // 2}-{end - 1}"
 
 
-def summed(model: Any, windows: Windows, batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """(nats_P in float64, tokens_P) of all scored tokens by the bucket of their position."""
+class Sums(NamedTuple):
+    """Sums over the scored tokens, each of shape P: by the bucket of their position."""
+
+    nats: torch.Tensor
+    """float64; NaN where a token has no loss."""
+    tokens: torch.Tensor
+    broken: torch.Tensor
+    """Tokens without a loss."""
+
+
+def summed(model: Any, windows: Windows, batch_size: int) -> Sums:
+    """The sums of all scored tokens."""
     buckets = 1 + int(bucket_of(torch.tensor(windows.ids.shape[1])))
-    sums_P = torch.zeros(buckets, dtype=torch.float64)
-    counts_P = torch.zeros(buckets, dtype=torch.int64)
+    nats_P = torch.zeros(buckets, dtype=torch.float64)
+    tokens_P, broken_P = (torch.zeros(buckets, dtype=torch.int64) for _ in range(2))
     for ids_BT, labels_BT in windows.batches(batch_size):
         bucket_N = bucket_of(labels_BT.ne(-100).nonzero()[:, 1])
-        sums_P += bucket_N.bincount(scored_nll(model, ids_BT, labels_BT), buckets)
-        counts_P += bucket_N.bincount(minlength=buckets)
-    return sums_P, counts_P
+        nats_N = scored_nll(model, ids_BT, labels_BT)
+        nats_P += bucket_N.bincount(nats_N, buckets)
+        tokens_P += bucket_N.bincount(minlength=buckets)
+        broken_P += bucket_N[nats_N.isnan()].bincount(minlength=buckets)
+    return Sums(nats_P, tokens_P, broken_P)
 
 
 def scored_nll(model: Any, ids_BT: torch.Tensor, labels_BT: torch.Tensor) -> torch.Tensor:
     """nats_N in float64 of the labelled tokens (label -100: not scored), row after row.
+
+    NaN for a token of which any logit is not finite: with -Inf at another entry of the vocabulary
+    its loss would be a plausible number.
 
     The model runs once, and is kept from computing logits for all positions: what enters its
     output matrix is caught, and multiplied for so many tokens at a time as fit.
@@ -225,7 +245,15 @@ def scored_nll(model: Any, ids_BT: torch.Tensor, labels_BT: torch.Tensor) -> tor
     h_ND, target_N = caught[0][:, :-1][scored_BT], target_BT[scored_BT]
     size = max(1, LOGITS_AT_A_TIME // head.weight.shape[0])
     nats = [
-        cross_entropy(head(h_nD).float(), target_n, reduction="none").double().cpu()
+        _nll(head(h_nD).float(), target_n)
         for h_nD, target_n in zip(h_ND.split(size), target_N.split(size), strict=True)
     ]
     return torch.cat(nats)
+
+
+def _nll(logits_nV: torch.Tensor, target_n: torch.Tensor) -> torch.Tensor:
+    """nats_n in float64 on the CPU, NaN where a logit, or the loss itself, is not finite."""
+    nats_n = cross_entropy(logits_nV, target_n, reduction="none").double()
+    low_n, high_n = logits_nV.aminmax(dim=-1)  # NaN in either becomes NaN
+    sound_n = low_n.isfinite() & high_n.isfinite() & nats_n.isfinite()
+    return nats_n.masked_fill(~sound_n, math.nan).cpu()

@@ -14,6 +14,7 @@ from probes.base import (
     ProbedCheckpoint,
     ProbeSettings,
 )
+from probes.finite import NotFinite
 from probes.optimizer_statistics import Sums, Update, add_weights, sums_of
 from workbench.checkpoints.optimizer import Hyperparameters, ParameterState
 from workbench.checkpoints.roles import parts
@@ -73,10 +74,13 @@ class OptimizerProbe(Probe):
     m is exp_avg, v is exp_avg_sq. One row per parameter (module, layer), and one per kind of
     module over all its elements (layer NULL). A learnable scale is a module of its own, such as
     q_proj_alpha. The uncorrected updates are there only where the state holds no step.
+
+    A metric has no value where a tensor that it is computed from has NaN or Inf; the reason is the
+    count of these elements. The rows of other parameters keep their values.
     """
 
     id = "optimizer"
-    version = 1
+    version = 2
     title = "Adam's averages, updates and float32 weights of every parameter"
     needs = "optimizer"
     metrics = tuple(_metrics())
@@ -143,29 +147,41 @@ class _Part:
 
     def _values(self) -> Iterator[tuple[str, float | str]]:
         s, why = self.sums, self.reasons
-        yield "exp_avg_rms", (s.m_square / s.n) ** 0.5
-        yield from (("exp_avg_min", s.m_min), ("exp_avg_max", s.m_max), ("exp_avg_mean", s.m / s.n))
-        yield "exp_avg_sq_sqrt_rms", (s.r_square / s.n) ** 0.5
-        yield from (("exp_avg_sq_sqrt_min", s.r_min), ("exp_avg_sq_sqrt_max", s.r_max))
-        yield "exp_avg_sq_sqrt_mean", s.r / s.n
+        m = self._broken(s.m_broken, "exp_avg")
+        r = self._broken(s.r_broken, "sqrt(exp_avg_sq)")
+        of_m = (s.m_square / s.n) ** 0.5, s.m_min, s.m_max, s.m / s.n
+        of_r = (s.r_square / s.n) ** 0.5, s.r_min, s.r_max, s.r / s.n
+        for moment, broken, values in zip(_MOMENTS, (m, r), (of_m, of_r), strict=True):
+            for statistic, value in zip(("rms", "min", "max", "mean"), values, strict=True):
+                yield f"{moment}_{statistic}", broken or value
         update = (s.u_square / s.n) ** 0.5, s.u_max
+        missing = why.get("update") or m or r
         if self.corrected:
             for metric, value in zip(_UPDATES, update, strict=True):
-                yield metric, why.get("update", value)
+                yield metric, missing or value
         else:
             for metric, value in zip(_UPDATES, update, strict=True):
                 yield metric, "the state does not say its step"
-                yield f"{metric}_uncorrected", why.get("update", value)
-        yield "update_ratio", self._ratio()
-        yield "below_eps_fraction", why.get("eps", s.below_eps / s.n)
-        yield "below_10eps_fraction", why.get("eps", s.below_10eps / s.n)
-        yield "snr_mean", s.snr / s.snr_n if s.snr_n else "v is zero everywhere"
+                yield f"{metric}_uncorrected", missing or value
+        yield "update_ratio", self._ratio(m, r)
+        yield "below_eps_fraction", why.get("eps") or r or s.below_eps / s.n
+        yield "below_10eps_fraction", why.get("eps") or r or s.below_10eps / s.n
+        snr = s.snr / s.snr_n if s.snr_n else "v is zero everywhere"
+        yield "snr_mean", m or r or snr
         yield "master_drift", self._drift()
 
-    def _ratio(self) -> float | str:
+    def _broken(self, found: NotFinite, tensor: str) -> str | None:
+        return found.reason(self.sums.n, f"elements of {tensor}") if found else None
+
+    def _broken_weight(self) -> str | None:
+        what = "the weight" if "fp32" in self.reasons else "the float32 weight"
+        return self._broken(self.sums.weight_broken, what)
+
+    def _ratio(self, m: str | None, r: str | None) -> float | str:
         missing = next((self.reasons[k] for k in ("update", "lr") if k in self.reasons), None)
         if not self.corrected:
             return "the state does not say its step"
+        missing = missing or m or r or self._broken_weight()
         if missing is not None:
             return missing
         if self.sums.weight_square == 0:
@@ -175,6 +191,9 @@ class _Part:
     def _drift(self) -> float | str:
         if "fp32" in self.reasons:
             return self.reasons["fp32"]
+        stored = self._broken(self.sums.stored_broken, "the checkpoint's weight")
+        if broken := self._broken_weight() or stored:
+            return broken
         if self.sums.fp32_square == 0:
             return "the float32 weight is zero everywhere"
         return (self.sums.drift_square / self.sums.fp32_square) ** 0.5

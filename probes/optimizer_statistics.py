@@ -9,14 +9,18 @@ of m and v themselves where the step is not known.
 """
 
 import math
+import operator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import torch
 
+from probes.finite import NotFinite, not_finite
+
 CHUNK = 1 << 16
 """Elements at a time: what is computed of them stays in the processor's cache."""
+_NONE = NotFinite()
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,10 @@ def _largest() -> Any:
 
 @dataclass
 class Sums:
-    """Of one parameter or, added, of several; NaN stays NaN."""
+    """Of one parameter or, added, of several.
+
+    The sums over a tensor with elements that are not finite mean nothing: its counts say so.
+    """
 
     n: int = 0
     m: float = 0.0
@@ -71,11 +78,18 @@ class Sums:
     weight_square: float = 0.0
     drift_square: float = 0.0
     fp32_square: float = 0.0
+    m_broken: NotFinite = _NONE
+    r_broken: NotFinite = _NONE
+    """Of sqrt(v), which is NaN for a negative v as well."""
+    weight_broken: NotFinite = _NONE
+    """Of the weight whose squares are summed, the float32 copy where there is one."""
+    stored_broken: NotFinite = _NONE
+    """Of the checkpoint's weight beside a float32 copy."""
 
     def __add__(self, other: "Sums") -> "Sums":
         return Sums(
             *(
-                part.metadata.get("join", np.add)(
+                part.metadata.get("join", operator.add)(
                     getattr(self, part.name), getattr(other, part.name)
                 )
                 for part in fields(self)
@@ -105,6 +119,7 @@ def _of_chunk(m: torch.Tensor, v: torch.Tensor, update: Update | None, eps: floa
     found = Sums(n=m.numel(), m=float(m.sum()), m_square=float(m @ m), m_min=low, m_max=high)
     found.r, found.r_square = float(r.sum()), float(r @ r)
     found.r_min, found.r_max = (float(x) for x in torch.aminmax(r))
+    found.m_broken, found.r_broken = _broken(m, found.m_square), _broken(r, found.r_square)
     if eps is not None:
         found.below_eps = _below(r, found.r_min, eps)
         found.below_10eps = _below(r, found.r_min, 10 * eps)
@@ -118,6 +133,11 @@ def _of_chunk(m: torch.Tensor, v: torch.Tensor, update: Update | None, eps: floa
     return found
 
 
+def _broken(values: torch.Tensor, sum_square: float) -> NotFinite:
+    """The elements that are not finite; the sum of squares in float64 is finite without them."""
+    return NotFinite() if math.isfinite(sum_square) else not_finite(values)
+
+
 def _below(values: torch.Tensor, smallest: float, bound: float) -> int:
     return 0 if smallest >= bound else int((values < bound).count_nonzero())
 
@@ -129,11 +149,15 @@ def add_weights(total: Sums, weight: torch.Tensor, fp32: torch.Tensor | None) ->
     """
     for w, p in zip(_chunks(weight), _chunks(weight if fp32 is None else fp32), strict=True):
         p = p.double()
-        total.weight_square += float(p @ p)
+        square = float(p @ p)
+        total.weight_square += square
+        total.weight_broken += _broken(p, square)
         if fp32 is not None:
-            total.fp32_square += float(p @ p)
-            drift = p - w.double()
+            total.fp32_square += square
+            w = w.double()
+            drift = p - w
             total.drift_square += float(drift @ drift)
+            total.stored_broken += _broken(w, float(w @ w))
 
 
 def _chunks(tensor: torch.Tensor) -> tuple[torch.Tensor, ...]:

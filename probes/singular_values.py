@@ -29,6 +29,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from probes.finite import not_finite
+
 TOLERANCE = 1e-5
 """Largest relative error that a singular value may have to be used where it alone counts."""
 
@@ -64,8 +66,7 @@ def singular_values(matrix: torch.Tensor, device: str = "cpu") -> Spectrum | str
     shape = (matrix.shape[0], matrix.shape[1])
     low, high = (float(end) for end in matrix.aminmax())
     if not (math.isfinite(low) and math.isfinite(high)):
-        broken = int((~matrix.isfinite()).sum())
-        return f"{broken} of {matrix.numel()} elements are not finite"
+        return not_finite(matrix).reason(matrix.numel())
     peak = max(-low, high)
     if peak == 0:
         return Spectrum(np.zeros(min(shape)), shape, "exact", 0, 0.0)
@@ -185,12 +186,28 @@ def head_triangles(
     The result is H x E x E for heads of E rows or columns, up to the model's width. Of the slices
     A and B of two matrices, ``|A B'| = |R_A R_B'|``, R the triangles: see ``product_norms``.
     """
-    heads_HDE = (
-        matrix.unflatten(0, (heads, -1)).transpose(1, 2)
-        if side == "rows"
-        else matrix.unflatten(1, (heads, -1)).transpose(0, 1)
-    )
+    heads_HDE = _slices(matrix, heads, side)
     return torch.linalg.qr(heads_HDE.to(device, torch.float64), mode="r").R
+
+
+def finite_heads(
+    matrix: torch.Tensor, heads: int, side: Literal["rows", "columns"]
+) -> tuple[torch.Tensor, dict[int, str]]:
+    """The matrix with zeros for each head that is not finite, and the reason of each such head."""
+    matrix = matrix.clone()
+    reasons = {}
+    for head, slice_DE in enumerate(_slices(matrix, heads, side)):
+        if found := not_finite(slice_DE):
+            reasons[head] = found.reason(slice_DE.numel())
+            slice_DE.zero_()
+    return matrix, reasons
+
+
+def _slices(matrix: torch.Tensor, heads: int, side: Literal["rows", "columns"]) -> torch.Tensor:
+    """The heads' rows or columns as views of the matrix: heads_HDE."""
+    if side == "rows":
+        return matrix.unflatten(0, (heads, -1)).transpose(1, 2)
+    return matrix.unflatten(1, (heads, -1)).transpose(0, 1)
 
 
 def head_spectra(triangles_HEE: torch.Tensor, width: int) -> list[Spectrum]:

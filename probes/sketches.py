@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from probes.finite import not_finite, scale_reason
+
 ROWS = 16
 """Rows that one hash of 16 bits a column gives signs to."""
 CHUNK_ROWS = 4 * ROWS
@@ -40,11 +42,14 @@ _SIGN = np.uint16(0x8000)
 @dataclass(frozen=True)
 class Sketch:
     values: np.ndarray
-    """float32, K of them; a tensor of no more elements than that stands there as it is."""
+    """float32, K of them; a tensor of no more elements than that stands there as it is. None for
+    a tensor with elements that are not finite, or too large for the sums in float32."""
     norm: float
-    """Of the tensor, to about 1e-8."""
+    """Of the tensor, to about 1e-8; 0 where there are no values."""
     digest: str
     """Equal where dtype, shape, scale and all bytes are equal."""
+    reason: str | None = None
+    """Why there are no values."""
 
 
 def splitmix64(counter: np.ndarray, seed: int) -> np.ndarray:
@@ -88,12 +93,25 @@ def sketch(
             sums += part
         sums = sums[:width] + sums[width:]
         square = sum(square for _, square in parts)
-    values = (sums * factor).astype(np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = (sums * factor).astype(np.float32)
+    norm = square**0.5 * abs(factor)
+    about = f"{tensor.dtype} {tuple(tensor.shape)} {factor!r} "
+    if not (np.isfinite(norm) and np.isfinite(values).all()):
+        # The values tell such tensors not apart: NaN hides what is added to it.
+        digest = hashlib.sha256(about.encode() + bits_N.tobytes()).hexdigest()
+        return Sketch(np.empty(0, np.float32), 0.0, digest, _reason(tensor, factor))
     crc = checksum.result() if checksum else zlib.crc32(bits_N.data)
-    about = f"{tensor.dtype} {tuple(tensor.shape)} {factor!r} {crc:08x} "
+    about += f"{crc:08x} "
     # The checksum sees every change of up to 32 bits in a row, the projection the wider ones.
     digest = hashlib.sha256(about.encode() + values.tobytes()).hexdigest()
-    return Sketch(values, square**0.5 * abs(factor), digest)
+    return Sketch(values, norm, digest)
+
+
+def _reason(tensor: torch.Tensor, scale: float) -> str:
+    if found := not_finite(tensor):
+        return found.reason(tensor.numel())
+    return scale_reason(scale) or "elements are too large for the float32 sums of a sketch"
 
 
 def _bits(tensor: torch.Tensor) -> tuple[np.ndarray, torch.dtype]:

@@ -18,6 +18,7 @@ from probes.base import (
 )
 from probes.singular_values import (
     TOLERANCE,
+    finite_heads,
     head_spectra,
     head_triangles,
     product_norms,
@@ -35,6 +36,11 @@ METHOD = (
 
 PRODUCTS = {"qk": ("q_proj", "k_proj"), "ov": ("o_proj", "v_proj")}
 """The products that act on the residual stream; the first has a slice for every query head."""
+QK_NORMS = {"q_norm", "k_norm"}
+QK_NORM_NOTE = (
+    "The model normalises queries and keys: the spectral_norm of module 'qk' leaves q_norm and "
+    "k_norm out and is not on the scale of the attention logits."
+)
 
 
 def _metrics() -> Iterable[Metric]:
@@ -42,7 +48,9 @@ def _metrics() -> Iterable[Metric]:
     yield Metric(
         id="spectral_norm",
         formula="s_1; module 'qk': |W_q' W_k|, 'ov': |W_o W_v| of each query head's slices, without"
-        " biases, rotation and 1/sqrt(head size)",
+        " biases, rotation and 1/sqrt(head size); 'qk' without q_norm and k_norm: in a model that "
+        "has them (OLMo 2, Qwen3, Gemma 3) it is not on the scale of the attention logits, because "
+        "the norms divide every query and key by its own RMS",
         source=f"{linear_algebra}; Elhage et al. 2021 (QK and OV circuits)",
     )
     yield Metric(id="nuclear_norm", formula="sum s", source=linear_algebra)
@@ -133,10 +141,17 @@ class SpectraProbe(Probe):
     v_proj (those of grouped queries have fewer heads), columns of o_proj. The modules ``qk`` and
     ``ov`` hold the ``spectral_norm`` of each query head's products. A matrix is decomposed once:
     its effective view is the stored one times a number.
+
+    A matrix or head with NaN or Inf has no values, and their reason is the count of these elements;
+    the other heads of the matrix keep their values.
+
+    q_norm and k_norm are not part of ``qk``. Each query and key is divided by its own RMS, so no
+    product of weights is on the scale of the logits; the weights of the norms, which set that
+    scale, are measured by the probe weights. The note ``qk_norm`` marks the runs of such models.
     """
 
     id = "spectra"
-    version = 2
+    version = 3
     title = "Singular values of every matrix and attention head: ranks, power laws, outliers"
     needs = "tensors"
     Settings = SpectraSettings
@@ -162,6 +177,9 @@ class SpectraProbe(Probe):
             )
         measuring.progress(1.0)
         work.found.notes |= {"spectral_method": METHOD, "spectral_methods": work.methods()}
+        modules = {role.module for roles in checkpoint.roles().values() for role in roles}
+        if QK_NORMS & modules and any(row["module"] == "qk" for row in work.found.rows):
+            work.found.notes["qk_norm"] = QK_NORM_NOTE
         return work.found
 
 
@@ -172,15 +190,17 @@ class _Decomposed:
     metrics: Values
     method: str
     heads: list[Values] = field(default_factory=list)
-    triangles: torch.Tensor | str = ""
-    """The heads' slices, up to a rotation; a string is the reason that they have no values."""
+    triangles: torch.Tensor | None = None
+    """The heads' slices, up to a rotation; None where heads are not measured."""
+    broken: dict[int, str] = field(default_factory=dict)
+    """Why a head has no values, by head; its triangle is zero."""
 
 
 class _Slices(NamedTuple):
-    triangles: torch.Tensor | str
+    triangles: torch.Tensor
+    broken: dict[int, str]
     scale: float
     width: int
-    heads: int
 
 
 class _Work:
@@ -200,8 +220,8 @@ class _Work:
         self._add(rescaled(done.metrics, scale), place)
         for head, metrics in enumerate(done.heads):
             self._add(rescaled(metrics, scale), place | {"head": head})
-        if done.heads:
-            slices = _Slices(done.triangles, scale, _width(weight), len(done.heads))
+        if done.triangles is not None:
+            slices = _Slices(done.triangles, done.broken, scale, _width(weight))
             self._multiply(place, slices)
 
     def methods(self) -> str:
@@ -228,14 +248,23 @@ class _Work:
     def _decompose(self, weight: Any) -> _Decomposed:
         matrix, heads = weight.stored, (weight.heads or 0) if self._by_head else 0
         spectrum = singular_values(matrix, self._device)
-        if isinstance(spectrum, str):
-            missing: Values = dict.fromkeys(SPECTRAL, spectrum)
-            return _Decomposed(missing, "none", [missing] * heads, spectrum)
-        done = _Decomposed(spectral_metrics(spectrum), spectrum.method)
+        done = (
+            _Decomposed(dict.fromkeys(SPECTRAL, spectrum), "none")
+            if isinstance(spectrum, str)
+            else _Decomposed(spectral_metrics(spectrum), spectrum.method)
+        )
         if heads:
-            done.triangles = head_triangles(matrix, heads, weight.role.side, self._device)
+            side = weight.role.side
+            if isinstance(spectrum, str):
+                matrix, done.broken = finite_heads(matrix, heads, side)
+            done.triangles = head_triangles(matrix, heads, side, self._device)
             of_heads = head_spectra(done.triangles, _width(weight))
-            done.heads = [spectral_metrics(of_head) for of_head in of_heads]
+            done.heads = [
+                dict.fromkeys(SPECTRAL, done.broken[head])
+                if head in done.broken
+                else spectral_metrics(of_head)
+                for head, of_head in enumerate(of_heads)
+            ]
         return done
 
     def _multiply(self, place: dict[str, Any], slices: _Slices) -> None:
@@ -246,17 +275,23 @@ class _Work:
             keys = [(*key, factor) for factor in factors]
             if added in factors and all(k in self._slices for k in keys):
                 first, second = (self._slices.pop(k) for k in keys)
-                for head, norm in enumerate(self._norms(first, second)):
+                for head, norm in enumerate(_norms(first, second, factors)):
                     scaled = rescaled({"spectral_norm": norm}, first.scale * second.scale)
                     self._add(scaled, place | {"module": module, "head": head})
 
-    def _norms(self, first: _Slices, second: _Slices) -> list[float | str]:
-        for slices in (first, second):
-            if isinstance(slices.triangles, str):
-                return [slices.triangles] * first.heads  # those of the queries
-        assert isinstance(first.triangles, torch.Tensor)
-        assert isinstance(second.triangles, torch.Tensor)
-        return product_norms(first.triangles, second.triangles, first.width)
+
+def _norms(first: _Slices, second: _Slices, factors: tuple[str, str]) -> list[float | str]:
+    """Of each query head's product; several query heads may share one slice of the second."""
+    shared = len(first.triangles) // len(second.triangles)
+    norms = product_norms(first.triangles, second.triangles, first.width)
+    for head in range(len(norms)):
+        for factor, reason in zip(
+            factors, (first.broken.get(head), second.broken.get(head // shared)), strict=True
+        ):
+            if reason is not None:
+                norms[head] = f"{factor}: {reason}"
+                break
+    return norms
 
 
 def _width(weight: Any) -> int:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from probes.finite import scale_reason
 from probes.singular_values import TOLERANCE, Spectrum
 
 POWER_LAW_LIMIT = 8.0
@@ -84,8 +85,10 @@ def spectral_metrics(spectrum: Spectrum) -> Values:
 
 def rescaled(metrics: Mapping[str, float | str], factor: float) -> Values:
     """The metrics of a matrix times ``factor`` from those of the matrix."""
-    if not np.isfinite(factor):
-        return dict.fromkeys(metrics, f"the scale is {factor}")
+    if (broken := scale_reason(factor)) is not None:
+        return {
+            metric: value if isinstance(value, str) else broken for metric, value in metrics.items()
+        }
     return {
         metric: value
         if isinstance(value, str)

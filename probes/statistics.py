@@ -23,6 +23,8 @@ from typing import Literal
 import numpy as np
 import torch
 
+from probes.finite import NotFinite, scale_reason
+
 ZERO = 1e-10
 """An element of smaller magnitude counts as zero."""
 HISTOGRAM_EDGES = np.round(np.arange(-12.0, 3.0001, 0.1), 10)
@@ -55,7 +57,16 @@ class Profile:
     """thresholds_T -> counts_ST of finite elements whose magnitude is less."""
 
     def metrics(self, scale: float | None = None) -> list[Values]:
-        """Every elementwise metric of each slice, the tensor multiplied by ``scale``."""
+        """Every elementwise metric of each slice, the tensor multiplied by ``scale``.
+
+        Under a scale that is not finite no metric exists.
+        """
+        broken = None if scale is None else scale_reason(scale)
+        if broken is not None:
+            return [
+                dict.fromkeys(metrics, broken) if isinstance(metrics["rms"], float) else metrics
+                for metrics in self.stored
+            ]
         zeros = self.below(_over(np.array([ZERO]), scale))[:, 0]
         return [
             _scaled(metrics, scale) | {"zero_fraction": float(zero) / size}
@@ -65,11 +76,14 @@ class Profile:
         ]
 
     def histogram(self, scale: float | None = None) -> np.ndarray:
-        """Counts of log10|w| of the whole tensor in HISTOGRAM_EDGES; they sum to its elements.
+        """Counts of log10|w| of the whole tensor in HISTOGRAM_EDGES.
 
-        The outermost bins also take what lies beyond them: smaller magnitudes and zeros in the
-        first, larger ones in the last. Elements that are not finite are left out.
+        They sum to the number of finite elements: NaN and Inf are in no bin, and under a scale that
+        is not finite all bins are empty. The outermost bins also count what lies beyond them:
+        smaller magnitudes and zeros in the first, larger ones in the last.
         """
+        if scale is not None and scale_reason(scale) is not None:
+            return np.zeros(len(HISTOGRAM_EDGES) - 1, np.int64)
         inner = self.below(_over(10 ** HISTOGRAM_EDGES[1:-1], scale))[0]
         everything = self.below(np.array([inf]))[0]
         return np.diff(inner, prepend=0, append=everything).astype(np.int64)
@@ -152,8 +166,8 @@ def _values(
     }
 
 
-def _broken(count: int, n: int) -> Values:
-    return dict.fromkeys(ELEMENTWISE, f"{count} of {n} elements are not finite")
+def _broken(found: NotFinite, n: int) -> Values:
+    return dict.fromkeys(ELEMENTWISE, found.reason(n))
 
 
 # By counting
@@ -171,7 +185,8 @@ def _counted(dtype: torch.dtype, slices: list[torch.Tensor], whole: bool) -> Pro
     finite = int(np.isfinite(values_V).sum())
     counts_SV = counts_SP[:, patterns_V].astype(np.float64)
     sizes_S = counts_SP.sum(1)
-    broken_S = counts_SV[:, finite:].sum(1)
+    nan_S = counts_SV[:, finite:] @ np.isnan(values_V[finite:])
+    inf_S = counts_SV[:, finite:] @ np.isinf(values_V[finite:])
     values_V, counts_SV = values_V[:finite], counts_SV[:, :finite]
     upto_SV = np.cumsum(counts_SV, 1)
     magnitude_V = np.abs(values_V)
@@ -191,8 +206,8 @@ def _counted(dtype: torch.dtype, slices: list[torch.Tensor], whole: bool) -> Pro
     ranked_S = (counts_SV * rank_SV * magnitude_V).sum(1)
     stored = []
     for s, n in enumerate(sizes_S.tolist()):
-        if broken_S[s]:
-            stored.append(_broken(int(broken_S[s]), n))
+        if found := NotFinite(int(nan_S[s]), int(inf_S[s])):
+            stored.append(_broken(found, n))
             continue
         present_V = values_V[counts_SV[s] > 0]
         stored.append(
@@ -253,7 +268,8 @@ def _of_elements(x: np.ndarray, magnitude: np.ndarray) -> Values:
     n = x.size
     finite = int(np.searchsorted(magnitude, inf))
     if finite < n:
-        return _broken(n - finite, n)
+        nan = int(np.isnan(magnitude[finite:]).sum())
+        return _broken(NotFinite(nan, n - finite - nan), n)
     starts = range(0, n, _AT_ONCE)
 
     def total(summed: Callable[[np.ndarray, int], np.ndarray], of: np.ndarray) -> float:

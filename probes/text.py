@@ -15,7 +15,7 @@ Legend: N windows, T tokens, B windows of one batch.
 import hashlib
 import json
 import lzma
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.resources import files
@@ -27,7 +27,7 @@ import torch
 from pydantic import computed_field
 
 from probes.base import ProbeSettings
-from workbench.errors import UsageError
+from workbench.errors import CheckpointError, UsageError
 
 PROBE_TEXT = files("probes").joinpath("probe_text")
 LONG = "long"
@@ -239,7 +239,25 @@ def cut(
             "The checkpoint's tokenizer has no start token (bos_token), which every window of the "
             "probe text begins with; set bos_token_id in the suite's overrides."
         )
-    return {domain: _cut(texts, tokenizer, start, length) for domain, texts in documents.items()}
+    domains = {domain: _cut(texts, tokenizer, start, length) for domain, texts in documents.items()}
+    if "vocab_size" in config:
+        for windows in domains.values():
+            check_ids([int(windows.ids.max())], config["vocab_size"], tokenizer)
+    return domains
+
+
+def check_ids(ids: Iterable[int], vocabulary: int, tokenizer: Any) -> None:
+    """Raise CheckpointError for a token id that the model has no embedding of.
+
+    A vocabulary that is larger than the tokenizer's is padded, which is normal.
+    """
+    largest = max(ids, default=0)
+    if largest >= vocabulary:
+        raise CheckpointError(
+            f"The tokenizer turns text into the token id {largest:,} (it has {len(tokenizer):,} "
+            f"tokens), and the model's vocabulary ends at {vocabulary - 1:,}: the two do not "
+            "belong together; put the model's own tokenizer beside its weights."
+        )
 
 
 def _cut(texts: tuple[str, ...], tokenizer: Any, start: int, length: int) -> Windows:

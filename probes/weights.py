@@ -18,6 +18,7 @@ from probes.base import (
     ProbeSettings,
     View,
 )
+from probes.finite import scale_reason
 from probes.statistics import HISTOGRAM_EDGES, Profile, Values, profile
 
 IN_FLIGHT = 384 * 2**20
@@ -72,7 +73,8 @@ def _metrics() -> Iterable[Metric]:
     yield Metric(
         id="log10_abs",
         formula="histogram of log10|w| in bins of 0.1 from -12 to 3; the outermost bins take "
-        "what lies beyond, zeros in the first",
+        "what lies beyond, zeros in the first; NaN and Inf are in no bin, and the reasons of the "
+        "tensor's missing values count them",
         unit="elements per bin",
         source="workbench",
     )
@@ -88,10 +90,13 @@ class WeightsProbe(Probe):
     view, heads and norms not among them: a tied head is no matrix of its own in the stored view and
     counts once there, and is one in the effective view. ``alpha`` has the view ``stored``; the one
     that gate_proj and up_proj share stands under both.
+
+    A tensor or head with NaN or Inf has no values, and their reason is the count of these elements;
+    its histogram counts the finite ones. Its view then has no ``total``.
     """
 
     id = "weights"
-    version = 2
+    version = 3
     title = "Norms, moments, sparsity and histograms of every weight and attention head"
     needs = "tensors"
     Settings = ProbeSettings
@@ -117,7 +122,13 @@ class WeightsProbe(Probe):
         scaled_by = checkpoint.alpha_roles()
         for name, alpha in checkpoint.alphas().items():
             for role in scaled_by[name]:
-                found.add("alpha", alpha, view="stored", layer=role.layer, module=role.module)
+                where: dict[str, Any] = {"layer": role.layer, "module": role.module}
+                found.add("alpha", alpha, view="stored", reason=scale_reason(alpha), **where)
+        broken = [name for part in views.values() for name in part.broken]
+        if broken:
+            names = list(dict.fromkeys(broken))
+            more = f" and {len(names) - 1:,} more of its tensors" if len(names) > 1 else ""
+            found.notes["warning"] = f"NaN or Inf in {names[0]}{more}"
         measuring.progress(1.0)
         return found
 
@@ -168,7 +179,9 @@ class _View:
         self.found = Measurements()
         self._view = view
         self._sum_square, self._elements = 0.0, 0
-        self._broken: str | None = None
+        self.broken: list[str] = []
+        """Names of the tensors that are not finite."""
+        self._broken_matrices: list[str] = []
 
     def add(self, weight: Any, counted: Profile) -> None:
         where: dict[str, Any] = {
@@ -182,11 +195,13 @@ class _View:
             self._add(metrics, where | {"head": head})
         histogram = counted.histogram(weight.scale)
         self.found.add_histogram("log10_abs", HISTOGRAM_EDGES, histogram, **where)
+        frobenius = whole["frobenius"]
+        if isinstance(frobenius, str):
+            self.broken.append(weight.name)
         if weight.is_matrix:
             self._elements += counted.sizes[0]
-            frobenius = whole["frobenius"]
             if isinstance(frobenius, str):
-                self._broken = f"{weight.name}: {frobenius}"
+                self._broken_matrices.append(f"{weight.name}: {frobenius}")
             else:
                 self._sum_square += frobenius**2
 
@@ -198,7 +213,9 @@ class _View:
                 self.found.add(metric, value, **where)
 
     def add_total(self) -> None:
-        broken, square = self._broken, self._sum_square
-        total: dict[str, Any] = {"view": self._view, "module": "total", "reason": broken}
+        broken, square = self._broken_matrices, self._sum_square
+        more = f", and {len(broken) - 1:,} more matrices like it" if len(broken) > 1 else ""
+        reason = broken[0] + more if broken else None
+        total: dict[str, Any] = {"view": self._view, "module": "total", "reason": reason}
         self.found.add("frobenius", None if broken else square**0.5, **total)
         self.found.add("rms", None if broken else (square / self._elements) ** 0.5, **total)

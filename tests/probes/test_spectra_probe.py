@@ -12,6 +12,7 @@ from tests.fixtures.tiny_checkpoint import (
     write_llama,
     write_neox,
     write_olmo2,
+    write_qwen3,
     write_yulan,
 )
 from workbench.checkpoints import Checkpoint
@@ -157,16 +158,44 @@ def test_settings_choose_modules_and_leave_out_heads(yulan):
         measured(yulan, modules="q_prj")
 
 
-def test_a_matrix_that_is_not_finite_has_reasons_and_spoils_its_products(tmp_path):
+def test_a_matrix_that_is_not_finite_has_reasons_and_its_sound_heads_have_values(tmp_path):
     folder = write_yulan(tmp_path / "broken")
     state = load_file(folder / "model.safetensors")
     state["model.layers.0.self_attn.v_proj.weight"][0, 0] = float("nan")
     save_file(state, folder / "model.safetensors")
     rows = measured(Checkpoint.open(folder)).rows
     missing = [row for row in rows if row["value"] is None]
-    assert {(row["layer"], row["module"]) for row in missing} == {(0, "v_proj"), (0, "ov")}
-    assert {row["reason"] for row in missing} == {"1 of 768 elements are not finite"}
-    assert len(missing) == 2 * (len(SPECTRAL) * 3 + 6)
+    assert {(r["layer"], r["module"], r["head"], r["reason"]) for r in missing} == {
+        (0, "v_proj", None, "NaN in 1 of 768 elements"),
+        (0, "v_proj", 0, "NaN in 1 of 384 elements"),
+        *((0, "ov", head, "v_proj: NaN in 1 of 384 elements") for head in range(3)),
+    }
+    assert len(missing) == 2 * (len(SPECTRAL) * 2 + 3)
+    sound = measured(Checkpoint.open(write_yulan(tmp_path / "sound"))).rows
+    assert [r for r in rows if r["value"] is not None] == [
+        s for r, s in zip(rows, sound, strict=True) if r["value"] is not None
+    ]
+
+
+@pytest.mark.parametrize("family", ["olmo2", "qwen3", "llama"])
+def test_qk_of_a_model_that_normalises_queries_and_keys_is_marked(family, tmp_path):
+    """q_norm and k_norm are left out, and the run and the metric's formula say so."""
+    write = {"olmo2": write_olmo2, "qwen3": write_qwen3, "llama": write_llama}[family]
+    checkpoint = Checkpoint.open(write(tmp_path / family))
+    found = measured(checkpoint)
+    state = {w.module: w.tensor.double() for w in checkpoint.weights("stored") if w.layer == 1}
+    size = len(state["q_proj"]) // 6
+    for head in range(6):
+        q = state["q_proj"][head * size : (head + 1) * size]
+        k = state["k_proj"][head // 3 * size : (head // 3 + 1) * size]
+        assert values(found, "stored")["spectral_norm", 1, "qk", head] == pytest.approx(
+            float(torch.linalg.matrix_norm(q.T @ k, 2)), rel=1e-6
+        )
+    normalised = {"q_norm", "k_norm"} <= set(state)
+    assert normalised == (family != "llama") == ("qk_norm" in found.notes)
+    (formula,) = (m.formula for m in SpectraProbe.metrics if m.id == "spectral_norm")
+    assert "'qk' without q_norm and k_norm" in formula
+    assert "not on the scale of the attention logits" in formula
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

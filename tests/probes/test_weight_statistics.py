@@ -94,8 +94,8 @@ def test_a_head_that_is_broken_or_zero_does_not_spoil_the_others():
     tensor[0, 0], tensor[200:400] = math.nan, 0
     found = profile(tensor, 6)
     whole, first, second, third, *_ = found.metrics(0.5)
-    assert set(whole.values()) == {"1 of 120000 elements are not finite"}
-    assert set(first.values()) == {"1 of 20000 elements are not finite"}
+    assert set(whole.values()) == {"NaN in 1 of 120,000 elements"}
+    assert set(first.values()) == {"NaN in 1 of 20,000 elements"}
     assert (second["rms"], second["zero_fraction"]) == (0, 1)
     assert (third["rms"], third["max_abs"], third["zero_fraction"]) == (0.5, 0.5, 0)
     assert found.histogram(0.5).sum() == 119_999
@@ -145,7 +145,27 @@ def test_what_does_not_exist_says_why():
     assert isinstance(elementwise(torch.full((9,), 0.1))["kurtosis_excess"], str)
     assert isinstance(elementwise(torch.ones(1))["hoyer"], str)
     broken = elementwise(torch.tensor([1.0, math.nan, math.inf]))
-    assert set(broken.values()) == {"2 of 3 elements are not finite"}
+    assert set(broken.values()) == {"NaN in 1 and Inf in 1 of 3 elements"}
+
+
+@pytest.mark.parametrize("n", [9, 70_000])  # sorted, counted by patterns
+def test_a_scale_that_is_not_finite_leaves_no_statistic_and_no_count(n):
+    found = profile(torch.linspace(-1, 1, n).to(torch.bfloat16))
+    for scale in (math.nan, math.inf, -math.inf):
+        (whole,) = found.metrics(scale)
+        assert whole == dict.fromkeys(ELEMENTWISE, f"the scale is {scale}")
+        assert found.histogram(scale).sum() == 0
+    assert found.histogram().sum() == n
+
+
+@pytest.mark.parametrize("n", [9, 70_000])
+def test_a_histogram_counts_the_finite_elements(n):
+    tensor = torch.linspace(-1, 1, n).to(torch.bfloat16)
+    tensor[1], tensor[2], tensor[3] = math.nan, math.inf, -math.inf
+    found = profile(tensor)
+    for scale in (None, 0.5):
+        assert found.histogram(scale).sum() == n - 3
+        assert set(found.metrics(scale)[0].values()) == {f"NaN in 1 and Inf in 2 of {n:,} elements"}
 
 
 def test_histogram_counts_every_element_once():

@@ -181,6 +181,6 @@ def test_a_tensor_with_nan_has_reasons_and_spoils_the_total(tmp_path):
     save_file(state, folder / "model.safetensors")
     rows = measured(Checkpoint.open(folder)).rows
     missing = {(r["metric"], r["module"]): r["reason"] for r in rows if r["value"] is None}
-    assert missing["rms", "up_proj"] == "1 of 3840 elements are not finite"
+    assert missing["rms", "up_proj"] == "NaN in 1 of 3,840 elements"
     assert "up_proj" in missing["frobenius", "total"]
     assert ("rms", "q_proj") not in missing

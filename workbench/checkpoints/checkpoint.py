@@ -21,16 +21,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from workbench.checkpoints.config import overridden, understood
 from workbench.checkpoints.files import CONFIG, Folder, Storage, read_json
 from workbench.checkpoints.loading import load_model, load_tokenizer
-from workbench.checkpoints.roles import (
-    Layout,
-    Role,
-    UnknownStructure,
-    is_alpha,
-    layout_of,
-    parts,
+from workbench.checkpoints.quantisation import (
+    refuse_quantised_config,
+    refuse_quantised_tensors,
 )
+from workbench.checkpoints.roles import Layout, Role, is_alpha, parts
 from workbench.checkpoints.tensors import Tensors, open_tensors
 from workbench.errors import CheckpointError
 
@@ -119,10 +117,16 @@ class Checkpoint:
             if not architecture.ignores(name)
         }
         """The model's names by those of the file."""
+        wanted = [held for held, name in self._parameters.items() if name in architecture.shapes]
+        dtypes = {name: tensors.dtypes[name] for name in self._parameters}
+        refuse_quantised_tensors(dtypes, wanted, what)
         self._check_tensors(architecture)
         self._alphas: dict[str, float] = {}
         by_module = {roles[0].module: name for name, roles in self.roles().items()}
         self._embed, self._head = by_module[_EMBED], by_module.get(_HEAD)
+        # A config.json may leave it to transformers' default; who tokenises text has to know it.
+        self.config.setdefault("vocab_size", tensors.shapes[self._embed][0])
+        self._config_ties = architecture.tied
         self._tied: bool | None = None
         """None until embedding and head, where a tied model stores both, have been compared."""
         if not architecture.tied:
@@ -163,13 +167,14 @@ class Checkpoint:
     @classmethod
     def _open(cls, storage: Storage, what: str, overrides: Mapping[str, Any]) -> "Checkpoint":
         stored = read_json(storage, CONFIG, what)
-        config = _overridden(stored, overrides)
+        config = overridden(stored, overrides)
         layers = config.get("num_hidden_layers", 0)
         if not isinstance(layers, int):
             raise CheckpointError(
                 f"{what}: config.json does not say num_hidden_layers; {storage.remedy}."
             )
-        architecture, layout = _understood(config, what)
+        refuse_quantised_config(config, what)
+        architecture, layout = understood(config, what)
         tensors = open_tensors(storage, what)
         return cls(storage, what, stored, config, tensors, architecture, layout)
 
@@ -220,8 +225,21 @@ class Checkpoint:
         """
         if self._tied is None:
             assert self._head is not None
-            self._tied = torch.equal(self.tensor(self._head), self.tensor(self._embed))
+            self._tied = _same(self.tensor(self._head), self.tensor(self._embed))
         return self._tied
+
+    def warning(self) -> str | None:
+        """What is contradictory in the checkpoint, as a clause; None where nothing is.
+
+        Reads embedding and head if the config ties them, both are stored and neither was compared.
+        """
+        if not self._config_ties or self.tied:
+            return None
+        return (
+            "config.json ties the head to the embedding, but the weights hold a head that differs "
+            "from it: the two are measured as separate matrices, as transformers loads them, and "
+            "readers that tie them compute another model"
+        )
 
     def tensor_names(self) -> list[str]:
         """Every tensor in the files, scales included, sorted; no tables that can be recomputed."""
@@ -293,7 +311,7 @@ class Checkpoint:
                     embed = tensor
                 if name == self._head and self._tied is None:
                     assert embed is not None  # the embedding comes before the head
-                    self._tied = torch.equal(tensor, embed)
+                    self._tied = _same(tensor, embed)
                 if name == self._head and self._tied:
                     continue
                 yield from self._in_views(views, name, roles[name], tensor, scales)
@@ -360,44 +378,13 @@ class Checkpoint:
         return self.folder
 
 
-def _understood(config: Mapping[str, Any], what: str) -> "tuple[Architecture, Layout]":
-    """The model of a config.json and the roles in it, or one sentence that says why not."""
-    from workbench.models.architecture import ArchitectureError, architecture_of
-
-    try:
-        architecture = architecture_of(config)
-    except ArchitectureError as error:
-        if error.check == "broken-config":
-            raise CheckpointError(
-                f"{what}: config.json cannot be used: {error}; pull the checkpoint again or "
-                "correct the suite's overrides."
-            ) from error
-        raise _unreadable(config, error, what) from error
-    try:
-        return architecture, layout_of(architecture)
-    except UnknownStructure as error:
-        raise _unreadable(config, error, what) from error
-
-
-def _unreadable(config: Mapping[str, Any], why: Exception, what: str) -> CheckpointError:
-    return CheckpointError(
-        f"{what}: config.json is of the architecture {config.get('model_type')!r}, which cannot be "
-        f"read ({why}); choose a checkpoint of YuLan-Mini, Llama, GPT-NeoX, OLMo 2, or one that is "
-        "built like them."
-    )
+def _same(head: torch.Tensor, embed: torch.Tensor) -> bool:
+    """Equal values or equal bytes: NaN differs from itself."""
+    if head.dtype != embed.dtype or head.shape != embed.shape:
+        return False
+    as_bytes = (tensor.contiguous().reshape(-1).view(torch.uint8) for tensor in (head, embed))
+    return torch.equal(head, embed) or torch.equal(*as_bytes)
 
 
 def _number(scale: torch.Tensor) -> float:
     return float(scale.double().reshape(()))
-
-
-def _overridden(stored: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """The config that is in force: overrides applied, what could choose code or kernels dropped."""
-    dropped = ("auto_map", "_attn_implementation", "attn_implementation")
-    config = {key: value for key, value in stored.items() if key not in dropped}
-    config |= overrides
-    if "rope_theta" in overrides and isinstance(config.get("rope_parameters"), dict):
-        # transformers 5 writes theta in here and would let it win over the field of old.
-        theta = overrides["rope_theta"]
-        config["rope_parameters"] = {**config["rope_parameters"], "rope_theta": theta}
-    return config

@@ -53,6 +53,10 @@ class Tensors(Protocol):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Of every tensor by name."""
 
+    @property
+    def dtypes(self) -> dict[str, torch.dtype]:
+        """Of every tensor by name."""
+
     def read(self, groups: Sequence[Sequence[str]]) -> Iterator[torch.Tensor]:
         """The named tensors one after the other; those of a group are used close together."""
 
@@ -99,6 +103,7 @@ class SafeTensors:
     def __init__(self, located: dict[str, Located]) -> None:
         self._located = located
         self.shapes = {name: found.entry.shape for name, found in located.items()}
+        self.dtypes = {name: _DTYPES[found.entry.dtype] for name, found in located.items()}
 
     def read(self, groups: Sequence[Sequence[str]]) -> Iterator[torch.Tensor]:
         for name in (name for group in groups for name in group):
@@ -227,6 +232,7 @@ class PickledTensors:
                 raise CheckpointError(f"{what}: {name} holds no table of tensors; {folder.remedy}.")
             self._tensors |= promised(names, held, name, folder, what)
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        self.dtypes = {name: tensor.dtype for name, tensor in self._tensors.items()}
 
     def read(self, groups: Sequence[Sequence[str]]) -> Iterator[torch.Tensor]:
         return (self._tensors[name].detach() for group in groups for name in group)

@@ -83,13 +83,21 @@ class ProbeResult:
         ]
 
     def warnings(self) -> list[str]:
-        """What probes say of their own values, one sentence for all phases it is true of."""
+        """What probes say of their own values, and what is contradictory in checkpoints.
+
+        One sentence for all phases that it is true of.
+        """
         found: dict[tuple[str, str], list[Phase]] = {}
+        contradictions: dict[str, list[Phase]] = {}
         for outcome in self.outcomes:
             if outcome.warning is not None:
                 what = f"{outcome.job.probe.id} {outcome.job.part}".rstrip()
                 found.setdefault((what, outcome.warning), []).append(outcome.job.phase)
-        return [
+            if outcome.checkpoint_warning is not None:
+                phases = contradictions.setdefault(outcome.checkpoint_warning, [])
+                if outcome.job.phase not in phases:
+                    phases.append(outcome.job.phase)
+        return [f"phase {_spans(phases)}: {said}." for said, phases in contradictions.items()] + [
             f"{what}, phase {_spans(phases)}: {said}." for (what, said), phases in found.items()
         ]
 

@@ -36,6 +36,8 @@ class Outcome:
     """The last line of the traceback, for a job that failed."""
     warning: str | None = None
     """What the probe says of its own values, as its note ``warning``."""
+    checkpoint_warning: str | None = None
+    """What is contradictory in the checkpoint, as the run's note of that name."""
 
 
 @dataclass
@@ -85,8 +87,8 @@ def run_jobs(
             result = _Result({}, result.notes, result.verified, refusal)
             store.write_run(_record(job, started, seconds, result), {})
         rows = sum(table.num_rows for table in result.tables.values())
-        warning = result.notes.get("warning")
-        outcomes.append(Outcome(job, seconds, rows, result.sentence, warning))
+        warnings = [result.notes.get(note) for note in ("warning", "checkpoint_warning")]
+        outcomes.append(Outcome(job, seconds, rows, result.sentence, *warnings))
         on_end(outcomes[-1])
         if job is jobs[-1] or jobs[len(outcomes)].phase != job.phase:
             bench.clear()
@@ -125,6 +127,8 @@ class _Bench:
                 self._probe = job.probe()
             measuring = Measuring(job.device, job.dtype)
             measured = self._probe.measure(self._checkpoint, job.settings, measuring)
+            if contradiction := self._checkpoint.warning():
+                measured.notes["checkpoint_warning"] = contradiction
             verified = self._supply.verify(job.phase, job.files)
             return _Result(measured.tables(), measured.notes, verified)
         except Exception as failure:

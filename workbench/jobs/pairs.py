@@ -148,8 +148,9 @@ def _write(store: Store, suite: Suite, pair: PairToDo, changes: list[ExactChange
 def compare_two(
     name: str, a: str, b: str, home: Home, *, on_compare: OnCompare = _silent
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """Compare two phases that are on disk tensor by tensor, store it; returns values and alarms.
+    """Compare two phases that are on disk tensor by tensor, store it; returns values and warnings.
 
+    A warning is a sentence: why some weights have no value, or an identity alarm of the suite.
     What is not yet measured of them is measured. Raises UsageError for phases that are the same,
     more than two, or not on disk.
     """
@@ -200,4 +201,10 @@ def compare_two(
         "ORDER BY layer NULLS FIRST, module, metric",
         {"suite": suite.name, "a": chosen[0], "b": chosen[1]},
     )
-    return list(rows.to_pylist()), pairs.identity_alarms(store, suite.name)
+    reason = store.table(
+        "SELECT reason FROM pair_runs WHERE suite = $suite AND phase_a = $a AND phase_b = $b "
+        "AND kind = $kind AND reason IS NOT NULL",
+        {"suite": suite.name, "a": chosen[0], "b": chosen[1], "kind": pairs.WEIGHT},
+    )
+    gaps = [f"phases {chosen[0]} and {chosen[1]}: {row['reason']}" for row in reason.to_pylist()]
+    return list(rows.to_pylist()), gaps + pairs.identity_alarms(store, suite.name)
