@@ -19,12 +19,14 @@ TASKS = pd.DataFrame(
 )
 
 
-def score(task, value, *, shots=0, n=100, phase=1, source="measured", parent=None, metric="acc"):
+def score(
+    task, value, *, shots=0, n=100, phase=1, source="measured", parent=None, metric="acc", own=True
+):
     published = source == "published"
     return {
         "task": task, "value": value, "metric": metric, "shots": shots, "phase": phase,
         "n": None if published else n, "stderr": None if published else 0.02,
-        "source": source, "parent": parent, "model": "M",
+        "source": source, "parent": parent, "model": "M", "own": own,
     }  # fmt: skip
 
 
