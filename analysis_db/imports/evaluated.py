@@ -20,10 +20,12 @@ STEP_PATTERN = r"step[_=-]?(?P<step>\d+)"
 # The arguments that name the model, in lm-eval's order: an adapter is another model than its base.
 # "load" is the folder of the checkpoint where GPT-NeoX ran lm-eval.
 _NAMING = ("peft", "delta", "pretrained", "model", "path", "engine", "load")
-# Stands for a model that lm-eval was given as an object, without a name.
+# What lm-eval makes up as model_name where it was given the model as an object.
 _RANDOM_NAME = re.compile(r"[a-z0-9]{8}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_CHECKPOINT_FOLDER = re.compile(r"(?:global_?)?step[_=-]?\d+|checkpoint[_-]\d+|main|[0-9a-f]{40}")
+_CHECKPOINT_FOLDER = re.compile(
+    r"(?:global_?|stage\d+-)?step[_=-]?\d+(?:-tokens\d+[BT])?|checkpoint[_-]\d+|main|[0-9a-f]{40}"
+)
 _PATH = re.compile(r"[./~\\]|[A-Za-z]:[/\\]")
 
 
@@ -82,7 +84,7 @@ def named_model(document: Document) -> Named:
     name = _text(content.get("model_name")) or (
         _text(content.get("model_name_sanitized")) or ""
     ).replace("__", "/")
-    made_up = "model_args" in config and not names and _RANDOM_NAME.fullmatch(name)
+    made_up = given is None and "model_args" in config and _RANDOM_NAME.fullmatch(name)
     if name and not made_up:
         names.append(name)
     revision = _text(args.get("revision"))
@@ -139,30 +141,30 @@ class Trajectory:
         self,
         places: Sequence[Place],
         aliases: Iterable[str] = (),
-        titles: Iterable[str] = (),
+        titles: Sequence[str] = (),
         others: Iterable[str] = (),
     ) -> None:
         """``aliases`` are other names of the model, in the organisations of the suite's
-        repositories where they have none; ``titles`` are names of the suite, by which a user may
-        state its model; ``others`` are models of other suites."""
+        repositories where they have none; ``titles`` are names of the suite, the first its own, by
+        which a user may state its model; ``others`` are models of other suites."""
         self.places = {place.phase: place for place in places}
         self._models: dict[tuple[str, ...], set[int]] = {}
         for place in places:
             if place.repo_id is not None:
                 self._models.setdefault(_whole(place.repo_id), set()).add(place.phase)
+        organisations = {model[:-1] for model in self._models}
         for alias in aliases:
             whole = _whole(alias)
-            here = {model[:-1] for model in self._models if len(whole) == 1 < len(model)}
-            for organisation in {(), *here}:
+            for organisation in {(), *organisations} if len(whole) == 1 else {()}:
                 self._models.setdefault((*organisation, *whole), set()).update(self.places)
-        self._titles = {title.casefold() for title in titles}
+        self._titles = titles
         self._others = {_whole(other) for other in others} - self._models.keys()
 
     @property
     def models(self) -> str:
         """The suite's repositories and folders, for an error."""
         names = dict.fromkeys(filter(None, map(self.model_of, self.places)))
-        first, *more = names or ["without a repository"]
+        first, *more = names or ["which has no repository"]
         return f"{first} and {len(more)} more" if more else first
 
     def model_of(self, phase: int) -> str | None:
@@ -181,14 +183,15 @@ class Trajectory:
         named = named_model(document)
         if stated is not None:
             phases, _ = self._phases_of(stated)
-            if stated.casefold() in self._titles:
-                phases = frozenset(self.places)
+            name = stated
+            if stated.casefold() in {title.casefold() for title in self._titles}:
+                name, phases = self._titles[0], frozenset(self.places)
             differs = stated not in named.names and bool(named.names)
             if phases:
                 of_names = [phases & self._phases_of(name)[0] for name in named.names]
                 differs = not all(of_names)
                 phases = frozenset.intersection(phases, *filter(None, of_names)) or phases
-            return Model(stated, phases, named.revision, differs=differs)
+            return Model(name, phases, named.revision, differs=differs)
         if not named.names:
             return self._by_folder(document.path)
         phases, folder = frozenset(self.places), False
@@ -226,14 +229,11 @@ class Trajectory:
         return Model(None, frozenset(), None)
 
     def at_revision(self, model: Model) -> frozenset[int]:
-        """The phases of a model that have its revision."""
-        of_revision = frozenset(
-            phase for phase in model.phases if self.places[phase].revision == model.revision
-        )
-        pinned = model.revision is not None and _COMMIT.fullmatch(model.revision)
-        if not of_revision and pinned and len(model.phases) == 1:
-            return model.phases
-        return of_revision
+        """The phases of a model that have its revision; a folder has none, and is one alone."""
+        places = [self.places[phase] for phase in model.phases]
+        found = {p.phase for p in places if p.folder or p.revision == model.revision}
+        any_of_it = model.revision is None or _COMMIT.fullmatch(model.revision)
+        return model.phases if not found and any_of_it and len(places) == 1 else frozenset(found)
 
 
 def _whole(name: str) -> tuple[str, ...]:
@@ -352,9 +352,7 @@ def _step(document: Document, name: str, pattern: re.Pattern[str] | None) -> int
 def _by_model(document: Document, model: Model, suite: Trajectory) -> int | str:
     """The phase that the model and the revision in the file are of."""
     at_main = Model(model.name, model.phases, model.revision or "main")
-    of_model = suite.at_revision(at_main)
-    if not of_model and len(model.phases) == 1 and model.revision is None:
-        of_model = model.phases
+    of_model = suite.at_revision(model) or suite.at_revision(at_main)
     if len(of_model) == 1:
         return next(iter(of_model))
     name = f"{model.name} at {at_main.revision}" if model.name else "a model without a name"

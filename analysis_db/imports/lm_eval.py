@@ -141,9 +141,7 @@ def _note_model(remarks: _Remarks, document: Document, of: Model, suite: Traject
     elif of.folder:
         remarks.by_folder.append(f"{name} ({of.name})")
     if of.phases and of.revision is not None and not suite.at_revision(of):
-        folders = [suite.places[phase].folder for phase in of.phases]
-        if not any(folders):
-            remarks.unchecked.append(f"{name} ({of.revision})")
+        remarks.unchecked.append(f"{name} ({of.revision})")
 
 
 def _refuse_foreign(foreign: Sequence[tuple[Path, str]], suite: Trajectory) -> None:

@@ -128,7 +128,9 @@ def _benchmark_tasks(store: Store) -> None:
         "model": "small/phase-5", "own": True,
     }  # fmt: skip
     with store.write() as connection:
-        insert(connection, "imported_score", [elsewhere])
+        other = {"model": "gpt2", "own": False, "value": 0.9}
+        unknown = {"model": None, "own": None, "value": 0.8}
+        insert(connection, "imported_score", [elsewhere, elsewhere | other, elsewhere | unknown])
 
 
 def _audit(store: Store) -> None:
