@@ -87,7 +87,8 @@ def named_model(document: Document) -> Named:
     made_up = given is None and "model_args" in config and _RANDOM_NAME.fullmatch(name)
     if name and not made_up:
         names.append(name)
-    revision = _text(args.get("revision"))
+    revision = args.get("revision")
+    revision = _text(str(revision) if isinstance(revision, int) else revision)
     recorded = _text(config.get("model_revision"))
     if revision is None and recorded != "main":
         revision = recorded

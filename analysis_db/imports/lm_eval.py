@@ -54,12 +54,11 @@ class _Remarks:
         about = {
             "Left out, of no phase of the suite": self.unplaced,
             "Measured on a part of the documents only (limit)": self.limited,
-            "Without the name of a model, so compared with no score of another file (state the "
-            "model with --model)": self.nameless,
-            "Taken for the suite's model by the name of a folder alone": self.by_folder,
-            f"Imported as {stated}, as --model says, though the file names another": self.unlike,
-            "Of a revision that the suite does not have; the phase is that of the file's name or "
-            "--phase": self.unchecked,
+            "No model is named, so these scores are not compared with others (state it with "
+            "--model)": self.nameless,
+            "The model is inferred from the name of a folder alone": self.by_folder,
+            f"Imported as {stated}, although the file names another model": self.unlike,
+            "The suite does not have the revision; the phase comes from the file's name or --phase": self.unchecked,
         }
         return [f"{what}: {_some(files)}." for what, files in about.items() if files]
 
@@ -151,7 +150,7 @@ def _refuse_foreign(foreign: Sequence[tuple[Path, str]], suite: Trajectory) -> N
     more = f" (so are {len(foreign) - 1} more files of other models)" if len(foreign) > 1 else ""
     raise StoreError(
         f"{path} is of the model {model}, not of the suite's, {suite.models}{more}: leave it out, "
-        f"keep its scores apart with --model {model}, or list the name in the suite's aliases if "
+        f"keep its scores apart with --model {model}, or add the name to the suite's aliases if "
         "it is the same model; nothing was imported."
     )
 

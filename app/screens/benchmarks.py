@@ -149,8 +149,8 @@ def imported(name: str, scores: pd.DataFrame) -> None:
     st.subheader("Imported: measured by lm-eval elsewhere", anchor=False)
     if not (rows["of"] == OWN).all():
         st.caption(
-            "Scores of another model, and of one that no file names, are in this table alone: they "
-            "are compared with no score of the suite. Their phase is the one with the same step."
+            "Scores of another model, or of an unknown one, appear in this table alone and are not "
+            "compared with the suite's scores. Their phase is the one at the same step."
         )
     table(rows, f"{name}-imported-scores")
 

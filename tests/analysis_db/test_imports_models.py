@@ -148,14 +148,14 @@ def test_a_stated_model_is_kept_under_that_name(write):
     assert (found, remarks) == ((2, "EleutherAI/pythia-410m", False), [])
     found, remarks = read(path, model="mine")
     assert found == (2, "mine", False)
-    assert remarks == ["Imported as mine, as --model says, though the file names another: "
+    assert remarks == ["Imported as mine, although the file names another model: "
                        "410m_step1000.json (EleutherAI/pythia-410m)."]  # fmt: skip
     path = write(args("pretrained=/scratch/a,revision=step1000"), "160m_step1000.json")
     for own in ("EleutherAI/pythia-160m", "pythia-160m", "Pythia 160m"):
         found, remarks = read(path, model=own)
         assert found == OWN
         assert remarks[0].endswith(
-            "though the file names another: 160m_step1000.json (/scratch/a)."
+            "although the file names another model: 160m_step1000.json (/scratch/a)."
         )
     path = write(RESULTS, "160m_step1000.json")
     assert read(path, model="EleutherAI/pythia-160m") == (OWN, [])
@@ -167,8 +167,8 @@ def test_a_file_that_names_no_model(write):
     for content in (RESULTS, made_up, args(None, model="HFLM"), RESULTS | {"model_name": 5}):
         found, remarks = read(write(content, "160m_step1000.json"))
         assert found == (2, None, None)
-        assert remarks == ["Without the name of a model, so compared with no score of another "
-                           "file (state the model with --model): 160m_step1000.json."]  # fmt: skip
+        assert remarks == ["No model is named, so these scores are not compared with others "
+                           "(state it with --model): 160m_step1000.json."]  # fmt: skip
 
 
 @pytest.mark.parametrize("folder", ["pythia-160m", "EleutherAI__pythia-160m", "pythia-v1.1-160m"])
@@ -176,7 +176,7 @@ def test_the_name_of_a_folder_is_that_of_a_file_that_names_none(write, folder):
     path = write(RESULTS, f"pythia-410m/{folder}/zero-shot/160m_step1000.json")
     found, remarks = read(path, aliases=["pythia-v1.1-160m"])
     assert found == OWN
-    assert remarks == ["Taken for the suite's model by the name of a folder alone: "
+    assert remarks == ["The model is inferred from the name of a folder alone: "
                        f"160m_step1000.json ({folder})."]  # fmt: skip
 
 
@@ -274,7 +274,7 @@ def test_without_a_revision_lm_eval_evaluated_main(write):
     path = write(args("pretrained=EleutherAI/pythia-160m"), "160m_step1000.json")
     found, remarks = read(path)
     assert found == OWN
-    assert remarks == ["Of a revision that the suite does not have; the phase is that of the "
+    assert remarks == ["The suite does not have the revision; the phase comes from the "
                        "file's name or --phase: 160m_step1000.json (main)."]  # fmt: skip
     with pytest.raises(StoreError, match=r"160m at main \(phase 4 of the suite\), but its name"):
         read(path, WITH_MAIN)

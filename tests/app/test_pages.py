@@ -310,7 +310,7 @@ def test_benchmarks_stand_by_group_and_beside_the_published(full):
     assert sorted(map(tuple, imported[["of", "value"]].values)) == [
         ("an unknown model", 0.8), ("another model", 0.9), ("the suite", 0.4),
     ]  # fmt: skip
-    assert "Scores of another model, and of one that no file names, are in this table" in said(app)
+    assert "Scores of another model, or of an unknown one, appear in this table alone" in said(app)
     app.selectbox("bench_group").select("shipped").run()
     assert not app.exception
     assert app.multiselect("tasks_shipped_acc").value == ["cloze", "next_word"]

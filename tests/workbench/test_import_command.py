@@ -152,7 +152,7 @@ def test_an_import_says_what_it_replaced(home):
         (home / name).mkdir()
         (home / name / "step10.json").write_text(f'{{"results": {{"arc": {{"{name}": 0.5}}}}}}')
         done = run("lm-eval", name, "--suite", "tiny")
-        assert "Without the name of a model" in done.stderr
+        assert "No model is named" in done.stderr
     done = run("lm-eval", "one", "--suite", "tiny")
     assert "Replaced 1 scores imported before: one/step10.json (1 of an unknown model)." in (
         done.stderr
@@ -200,7 +200,7 @@ def test_a_folder_named_after_a_model_of_the_catalogue(home):
     said_, _ = failing("lm-eval", "pythia-410m", "--suite", "pythia-160m")
     assert "is of the model pythia-410m, not of the suite's, EleutherAI/pythia-160m" in said_
     done = run("lm-eval", "pythia-410m", "--suite", "pythia-410m")
-    assert "Taken for the suite's model by the name of a folder alone" in done.stderr
+    assert "The model is inferred from the name of a folder alone" in done.stderr
     assert query(home, "SELECT model, own FROM benchmarks") == [("EleutherAI/pythia-410m", True)]
 
 
