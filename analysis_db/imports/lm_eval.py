@@ -58,7 +58,8 @@ class _Remarks:
             "--model)": self.nameless,
             "The model is inferred from the name of a folder alone": self.by_folder,
             f"Imported as {stated}, although the file names another model": self.unlike,
-            "The suite does not have the revision; the phase comes from the file's name or --phase": self.unchecked,
+            "The suite does not have the revision; the phase comes from the file's name or "
+            "--phase": self.unchecked,
         }
         return [f"{what}: {_some(files)}." for what, files in about.items() if files]
 
