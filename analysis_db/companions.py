@@ -76,8 +76,9 @@ def score_levels(store: Store, suite: str) -> pd.DataFrame:
     """Scores (phases x series) in the unit of ``score_changes``, each source apart.
 
     A series is one source, task, metric, number of documents, shots and setting; its name carries
-    all of them. Where two models of one phase have a score in a series, the phase is left out of
-    it. Raises QueryError when the suite has no score.
+    all of them. Scores of another model than the suite's, or of an unknown one, are in none. Where
+    a phase has two scores in a series, the phase is left out of it. Raises QueryError when the
+    suite has no score.
     """
     found = store.frame(
         """
@@ -87,7 +88,7 @@ def score_levels(store: Store, suite: str) -> pd.DataFrame:
                               THEN concat(shots, '-shot') END,
                          CASE WHEN n IS NOT NULL THEN concat('n=', n) END,
                          CASE WHEN setting IS NOT NULL THEN concat('(', setting, ')') END) AS series
-        FROM data.scaled_score WHERE suite = $suite AND phase IS NOT NULL
+        FROM data.scaled_score WHERE suite = $suite AND own AND phase IS NOT NULL
         QUALIFY count(*) OVER (PARTITION BY source, task, metric, n, shots, setting, phase) = 1
         """,
         {"suite": suite},

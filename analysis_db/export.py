@@ -25,6 +25,13 @@ BATCH = 100_000
 """Rows that are in memory at a time."""
 _README = "README.md"
 _ABOUT = "store.json"
+_OWN_BY_REPOSITORY = """
+UPDATE data.imported_score AS i SET own = EXISTS (
+    SELECT 1 FROM data.phase p
+    WHERE p.suite = i.suite AND p.phase = i.phase AND lower(p.repo_id) = lower(i.model)
+)
+WHERE i.model IS NOT NULL
+"""
 
 
 def export_query(
@@ -182,4 +189,7 @@ def _fill(store: Store, files: Mapping[str, parquet.ParquetFile]) -> None:
                     insert(connection, table, pa.Table.from_batches([batch]))
             if "measured" not in files:  # an export of before there was that table
                 connection.execute("INSERT INTO data.measured FROM data.measured_of_values")
+            scores = files.get("imported_score")
+            if scores is not None and "own" not in scores.schema_arrow.names:
+                connection.execute(_OWN_BY_REPOSITORY)  # as migration 013 does
         draft.path.rename(store.path)

@@ -3,6 +3,7 @@
 import pandas as pd
 
 OTHER = "other tasks"
+OWN, FOREIGN, UNKNOWN = "the suite", "another model", "an unknown model"
 
 
 def with_series(rows: pd.DataFrame) -> pd.DataFrame:
@@ -50,11 +51,12 @@ def by_group(rows: pd.DataFrame, tasks: pd.DataFrame) -> dict[str, pd.DataFrame]
 def beside_published(scores: pd.DataFrame, tasks: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Benchmark -> its published rows per phase and the measured and imported ones of its task.
 
-    Only benchmarks that have both. All values are in percent; the columns are phase, source,
-    series, value, stderr, n, model.
+    Only benchmarks that have both, and only scores of the suite's own checkpoints. All values are
+    in percent; the columns are phase, source, series, value, stderr, n, model.
     """
-    published = scores[(scores["source"] == "published") & scores["phase"].notna()]
-    ours = scores[scores["source"] != "published"]
+    own = scores[scores["own"].eq(True)]
+    published = own[own["source"] == "published"]
+    ours = own[own["source"] != "published"]
     found: dict[str, pd.DataFrame] = {}
     for benchmark, told in published.groupby("task"):
         stands = tasks[(tasks["benchmark"] == benchmark) & tasks["task"].notna()]
@@ -83,3 +85,14 @@ def _labelled(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(
         series=names, value=rows["value"] * scale, stderr=rows["stderr"].astype(float) * scale
     )[["phase", "source", "series", "value", "stderr", "n", "model"]]
+
+
+def imported_rows(scores: pd.DataFrame) -> pd.DataFrame:
+    """The imported rows for a table; the column "of" tells whose scores they are."""
+    rows = scores[scores["source"] == "imported"]
+    of = [UNKNOWN if pd.isna(own) else OWN if own else FOREIGN for own in rows["own"]]
+    columns = ["model", "phase", "task", "metric", "value", "stderr", "n", "shots",
+               "imported_from"]  # fmt: skip
+    found = rows[columns].copy()
+    found.insert(1, "of", of)
+    return found

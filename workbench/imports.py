@@ -9,7 +9,8 @@ from analysis_db.imports.runs import Columns, StepRows, store_imported_runs
 from analysis_db.store import Store
 from workbench.errors import UsageError
 from workbench.settings import Home
-from workbench.suites import Suite, load_suite
+from workbench.suites import CATALOGUE, Suite, load_suite
+from workbench.suites.files import read_definitions
 
 
 def import_scores(home: Home, name: str, paths: Sequence[Path]) -> Imported:
@@ -33,17 +34,42 @@ def import_results(
     *,
     pattern: str | None = None,
     phase: int | None = None,
+    model: str | None = None,
 ) -> Imported:
-    """Add scores from results files of lm-eval to the phases of a suite."""
-    from analysis_db.imports.lm_eval import Place, read_results, store_results
+    """Add scores from results files of lm-eval to the phases of a suite.
+
+    ``model`` states which model the files are of, whatever they name.
+    """
+    from analysis_db.imports.evaluated import Place
+    from analysis_db.imports.lm_eval import read_results, store_results
 
     suite, store = load_suite(name, home), Store(home.store)
-    places = [Place(p.phase, p.end_step, p.repo_id, p.revision) for p in suite.phases]
-    compiled = None if pattern is None else _compiled(pattern, {"step"})
-    rows, remarks = read_results(paths, places, pattern=compiled, phase=phase)
+    if model is not None and not model.strip():
+        raise UsageError("--model is empty: name the model that the files are of.")
+    rows, remarks = read_results(
+        paths,
+        [Place(p.phase, p.end_step, p.repo_id, p.revision, p.folder) for p in suite.phases],
+        pattern=None if pattern is None else _compiled(pattern, {"step"}),
+        phase=phase,
+        model=model and model.strip(),
+        aliases=suite.aliases,
+        titles=(suite.name, suite.title),
+        others=_catalogue_models(),
+    )
     _record_once(suite, store)
     done = store_results(store, suite.name, rows)
     return Imported(done.stored, remarks + done.remarks)
+
+
+def _catalogue_models() -> list[str]:
+    """The repositories of all suites of the catalogue, and their aliases."""
+    models: set[str] = set()
+    for path in CATALOGUE.glob("*.toml"):
+        for definition in read_definitions(path):
+            of_blocks = {block.repo_id for block in definition.blocks}
+            of_phases = set() if of_blocks else {p.repo_id for p in definition.suite().phases}
+            models.update(filter(None, of_blocks | of_phases), definition.head.aliases)
+    return sorted(models)
 
 
 def import_mixes(

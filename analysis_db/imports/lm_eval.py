@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,16 @@ import pyarrow as pa
 from analysis_db.errors import StoreError
 from analysis_db.imports import Imported
 from analysis_db.imports.documents import Document, is_number
+from analysis_db.imports.evaluated import (
+    ForeignModelError,
+    Model,
+    Place,
+    Trajectory,
+    find_phase,
+    named_model,
+    phase_of_step,
+)
 from analysis_db.store import Store, insert
-
-STEP_PATTERN = r"step[_=-]?(?P<step>\d+)"
-"""Finds the step in the name of a file, unless another pattern is given."""
 
 _NOT_METRICS = {"alias", "name", "sample_len", "sample_count", " "}
 _STEP_LISTS = ("checkpoints", "checkpoint_steps")
@@ -26,44 +32,36 @@ _SCHEMA = pa.schema(
         ("stderr", pa.float64()), ("n", pa.int64()), ("shots", pa.int32()),
         ("higher_is_better", pa.bool_()), ("task_version", pa.string()),
         ("task_hash", pa.string()), ("harness_version", pa.string()),
-        ("imported_from", pa.string()), ("file_sha256", pa.string()),
+        ("imported_from", pa.string()), ("file_sha256", pa.string()), ("own", pa.bool_()),
     ]
 )  # fmt: skip
-_KEY = ("phase", "model", "task", "metric", "shots")
+_KEY = ("phase", "task", "metric", "n", "shots")
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where a checkpoint stands in its suite, and what it is called."""
+@dataclass
+class _Remarks:
+    """What a person should know of the files that were read, by file."""
 
-    phase: int
-    step: int | None
-    repo_id: str | None
-    revision: str
+    unplaced: list[str] = field(default_factory=list)
+    limited: list[str] = field(default_factory=list)
+    nameless: list[str] = field(default_factory=list)
+    by_folder: list[str] = field(default_factory=list)
+    unlike: list[str] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    foreign: list[tuple[Path, str]] = field(default_factory=list)
 
-
-class _Suite:
-    def __init__(self, places: Sequence[Place]) -> None:
-        self.phases = {place.phase for place in places}
-        self._steps: dict[int, list[int]] = {}
-        self._names: dict[tuple[str, str], int] = {}
-        for place in places:
-            if place.step is not None:
-                self._steps.setdefault(place.step, []).append(place.phase)
-            if place.repo_id is not None:
-                self._names[place.repo_id, place.revision] = place.phase
-
-    def of_step(self, step: int, path: Path) -> int | None:
-        found = self._steps.get(step, [])
-        if len(found) > 1:
-            raise StoreError(
-                f"{path} is of step {step}, which the phases {found} of the suite share: import "
-                "it with --phase; nothing was imported."
-            )
-        return found[0] if found else None
-
-    def of_checkpoint(self, repo_id: str | None, revision: str) -> int | None:
-        return self._names.get((repo_id or "", revision))
+    def sentences(self, stated: str | None) -> list[str]:
+        about = {
+            "Left out, of no phase of the suite": self.unplaced,
+            "Measured on a part of the documents only (limit)": self.limited,
+            "No model is named, so these scores are not compared with others (state it with "
+            "--model)": self.nameless,
+            "The model is inferred from the name of a folder alone": self.by_folder,
+            f"Imported as {stated}, although the file names another model": self.unlike,
+            "The suite does not have the revision; the phase comes from the file's name or "
+            "--phase": self.unchecked,
+        }
+        return [f"{what}: {_some(files)}." for what, files in about.items() if files]
 
 
 def read_results(
@@ -72,48 +70,90 @@ def read_results(
     *,
     pattern: re.Pattern[str] | None = None,
     phase: int | None = None,
+    model: str | None = None,
+    aliases: Sequence[str] = (),
+    titles: Sequence[str] = (),
+    others: Sequence[str] = (),
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """(rows of ``data.imported_score`` without the suite, remarks) of files and folders of files.
 
     A file of one checkpoint belongs to ``phase`` if that is given, else to the phase of the step
     that ``pattern`` finds in its name, or else in its path, else to the phase whose repository and
     revision the file names as its model. A table of many checkpoints has their steps in it. What
-    belongs to no phase is left out and named. Raises StoreError naming the file, line and field
-    that is wrong, when nothing belongs to any phase, or when two files hold the same score.
+    belongs to no phase is left out and named. A file has to be of the suite's model, under the name
+    of a repository or one of ``aliases``; one that names no model is kept without; ``model`` states
+    the model instead of the files. ``titles`` and ``others`` are as for ``Trajectory``.
+
+    Raises StoreError naming the file, line and field that is wrong, when a file names another
+    model, when its model is of another phase than its name, when nothing belongs to any phase, or
+    when two files hold the same score.
     """
-    suite = _Suite(places)
-    if phase is not None and phase not in suite.phases:
+    suite = Trajectory(places, aliases, titles, others)
+    if phase is not None and phase not in suite.places:
         raise StoreError(f"The suite has no phase {phase}; nothing was imported.")
     rows: list[dict[str, Any]] = []
-    unplaced: list[str] = []
-    limited: list[str] = []
+    remarks = _Remarks()
     for path, name in (file for given in paths for file in _files(given)):
         document = Document.read(path)
-        lists = [key for key in _STEP_LISTS if key in document.mapping()]
+        document.mapping()
+        try:
+            of = suite.model(document, model)
+        except ForeignModelError as foreign:
+            remarks.foreign.append((path, str(foreign)))
+            continue
+        lists = [key for key in _STEP_LISTS if key in document.content]
         scores: Iterator[dict[str, Any]]
         if lists:
-            scores = _table(document, lists[0], suite, unplaced)
+            scores = _table(document, lists[0], suite, of, remarks.unplaced)
         else:
-            number = phase if phase is not None else _place(document, name, suite, pattern)
+            number = find_phase(document, name, of, suite, pattern, phase)
             if isinstance(number, str):
-                unplaced.append(number)
+                remarks.unplaced.append(number)
                 continue
             scores = ({"phase": number} | score for score in _scores(document))
             if _about(document, object, "config", "limit") is not None:
-                limited.append(path.name)
+                remarks.limited.append(path.name)
+        _note_model(remarks, document, of, suite)
         origin = {"imported_from": str(path), "file_sha256": document.sha256}
-        rows += [score | origin for score in scores]
+        rows += [score | origin | _of_model(of, suite, score["phase"]) for score in scores]
+    _refuse_foreign(remarks.foreign, suite)
     if not rows:
-        found = "; ".join(unplaced[:3]) or "no file holds a score"
+        found = "; ".join(remarks.unplaced[:3]) or "no file holds a score"
         raise StoreError(f"None of it belongs to a phase of the suite ({found}): nothing was "
                          "imported.")  # fmt: skip
     _refuse_twice(rows)
-    remarks = []
-    if unplaced:
-        remarks.append(f"Left out, of no phase of the suite: {_some(unplaced)}.")
-    if limited:
-        remarks.append(f"Measured on a part of the documents only (limit): {_some(limited)}.")
-    return rows, remarks
+    return rows, remarks.sentences(model)
+
+
+def _of_model(of: Model, suite: Trajectory, phase: int) -> dict[str, Any]:
+    """The columns model and own of a score; own is None where the model is not known."""
+    if of.phases:
+        return {"model": suite.model_of(phase) or of.name, "own": True}
+    return {"model": of.name, "own": None if of.name is None else False}
+
+
+def _note_model(remarks: _Remarks, document: Document, of: Model, suite: Trajectory) -> None:
+    name = document.path.name
+    if of.name is None:
+        remarks.nameless.append(name)
+    elif of.differs:
+        remarks.unlike.append(f"{name} ({', '.join(named_model(document).names)})")
+    elif of.folder:
+        remarks.by_folder.append(f"{name} ({of.name})")
+    if of.phases and of.revision is not None and not suite.at_revision(of):
+        remarks.unchecked.append(f"{name} ({of.revision})")
+
+
+def _refuse_foreign(foreign: Sequence[tuple[Path, str]], suite: Trajectory) -> None:
+    if not foreign:
+        return
+    path, model = foreign[0]
+    more = f" (so are {len(foreign) - 1} more files of other models)" if len(foreign) > 1 else ""
+    raise StoreError(
+        f"{path} is of the model {model}, not of the suite's, {suite.models}{more}: leave it out, "
+        f"keep its scores apart with --model {model}, or add the name to the suite's aliases if "
+        "it is the same model; nothing was imported."
+    )
 
 
 def _some(names: list[str]) -> str:
@@ -131,49 +171,6 @@ def _files(path: Path) -> list[tuple[Path, str]]:
     return [(file, file.relative_to(path).as_posix()) for file in files]
 
 
-def _place(
-    document: Document, name: str, suite: _Suite, pattern: re.Pattern[str] | None
-) -> int | str:
-    """The phase of a file of one checkpoint, or what it is of that the suite does not have."""
-    pattern = pattern or re.compile(STEP_PATTERN)
-    found = list(pattern.finditer(document.path.name)) or list(pattern.finditer(name))
-    texts = [match["step"] for match in found]
-    bad = [text for text in texts if text is None or not text.isdecimal()]
-    if bad:
-        raise StoreError(
-            f"The pattern finds {bad[0]!r} as the step in the name of {document.path}, not a "
-            "number; nothing was imported."
-        )
-    steps = set(map(int, texts))
-    if len(steps) > 1:
-        raise StoreError(
-            f"The name of {document.path} holds the steps {sorted(steps)}: say with --pattern "
-            "which counts; nothing was imported."
-        )
-    if steps:
-        step = steps.pop()
-        number = suite.of_step(step, document.path)
-        return f"step {step} ({document.path.name})" if number is None else number
-    repo_id, revision = _model(document)
-    number = suite.of_checkpoint(repo_id, revision)
-    if number is None:
-        model = f"{repo_id} at {revision}" if repo_id else "a model without a name"
-        return f"{model} ({document.path.name})"
-    return number
-
-
-def _model(document: Document) -> tuple[str | None, str]:
-    """(repository or folder, revision) of the model that was evaluated, as the file has it."""
-    config = document.content.get("config") or {}
-    given = config.get("model_args") or {} if isinstance(config, dict) else {}
-    if isinstance(given, str):
-        given = dict(part.split("=", 1) for part in given.split(",") if "=" in part)
-    if not isinstance(given, dict):
-        given = {}
-    name = given.get("pretrained") or document.content.get("model_name")
-    return (str(name) if name else None), str(given.get("revision") or "main")
-
-
 def _scores(document: Document) -> Iterator[dict[str, Any]]:
     """Every score of a file of one checkpoint."""
     old = "n-shot" not in document.content
@@ -182,7 +179,6 @@ def _scores(document: Document) -> Iterator[dict[str, Any]]:
     for task, metrics in document.mapping("results").items():
         shots = ("config", "num_fewshot") if old else ("n-shot", task)
         about = {
-            "model": _model(document)[0],
             "task": task,
             "n": _about(document, int, "n-samples", task, "effective"),
             "shots": _about(document, int, *shots),
@@ -208,13 +204,13 @@ def _scores(document: Document) -> Iterator[dict[str, Any]]:
 
 
 def _table(
-    document: Document, step_key: str, suite: _Suite, unplaced: list[str]
+    document: Document, step_key: str, suite: Trajectory, of: Model, unplaced: list[str]
 ) -> Iterator[dict[str, Any]]:
     """Every score of a table whose lists have one value for each checkpoint."""
     steps = document.content[step_key]
     if not isinstance(steps, list) or not all(type(step) is int for step in steps):
         raise document.wrong([step_key], "is not a list of whole numbers")
-    phases = [suite.of_step(step, document.path) for step in steps]
+    phases = [phase_of_step(document, step, of, suite) for step in steps]
     unplaced += [
         f"step {step} ({document.path.name})"
         for step, number in zip(steps, phases, strict=True)
@@ -239,7 +235,7 @@ def _table(
                 stderr = _finite(document, stderrs[index], at)
                 if number is not None:
                     yield {
-                        "phase": number, "model": None, "task": task, "metric": key,
+                        "phase": number, "task": task, "metric": key,
                         "value": value, "stderr": stderr, "shots": None,
                         "task_version": _version(document, task),
                     }  # fmt: skip
@@ -272,7 +268,7 @@ def _finite(document: Document, value: Any, keys: Sequence[str | int]) -> float 
 def _refuse_twice(rows: Sequence[dict[str, Any]]) -> None:
     taken: dict[tuple[Any, ...], str] = {}
     for row in rows:
-        key = tuple(row.get(name) for name in _KEY)
+        key = tuple(row.get(name) for name in (*_KEY, "model"))
         other = taken.setdefault(key, row["imported_from"])
         if other != row["imported_from"]:
             raise StoreError(
@@ -282,19 +278,40 @@ def _refuse_twice(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def store_results(store: Store, suite: str, rows: Sequence[dict[str, Any]]) -> Imported:
-    """Add scores; each replaces what was imported before for its phase, model, task and shots."""
+    """Add scores; each replaces its like, and the remarks say what was replaced.
+
+    Its like is of the same phase, task, metric, documents and shots, and of the same model or from
+    the same file. Scores of unknown models are like only within one file, by path or content.
+    """
     table = pa.Table.from_pylist([{"suite": suite, **row} for row in rows], schema=_SCHEMA)
     same = " AND ".join(f"s.{name} IS NOT DISTINCT FROM scores.{name}" for name in _KEY)
     with store.write() as connection:
         connection.register("scores", table)
         connection.execute(
-            "DELETE FROM data.imported_score s USING scores "
-            f"WHERE s.suite = scores.suite AND {same}"
+            "CREATE TEMP TABLE replaced AS SELECT DISTINCT s.rowid AS id, s.imported_from, s.model "
+            f"FROM data.imported_score s JOIN scores ON s.suite = scores.suite AND {same} "
+            "WHERE s.model = scores.model OR (s.own AND scores.own) "
+            "OR s.file_sha256 = scores.file_sha256 OR (s.model IS NULL AND scores.model IS NULL "
+            "AND s.imported_from = scores.imported_from)"
         )
+        replaced = connection.execute(
+            "SELECT imported_from, model, count(*) FROM replaced GROUP BY ALL ORDER BY ALL"
+        ).fetchall()
+        connection.execute(
+            "DELETE FROM data.imported_score WHERE rowid IN (SELECT id FROM replaced)"
+        )
+        connection.execute("DROP TABLE replaced")
         connection.unregister("scores")
         insert(connection, "imported_score", table)
     phases = {row["phase"] for row in rows}
     empty = sum(row["value"] is None for row in rows)
+    remarks = [f"{empty} scores are not finite; they are kept without a value."] if empty else []
+    if replaced:
+        number = sum(count for _, _, count in replaced)
+        files = [
+            f"{path} ({count} of {model or 'an unknown model'})" for path, model, count in replaced
+        ]
+        remarks.append(f"Replaced {number} scores imported before: {_some(files)}.")
     return Imported(
         [
             {
@@ -304,5 +321,5 @@ def store_results(store: Store, suite: str, rows: Sequence[dict[str, Any]]) -> I
                 "scores": len(rows) - empty,
             }
         ],
-        [f"{empty} scores are not finite; they are kept without a value."] if empty else [],
+        remarks,
     )

@@ -3,7 +3,13 @@
 import pandas as pd
 import streamlit as st
 
-from app.benchmark_series import beside_published, by_group, with_series
+from app.benchmark_series import (
+    OWN,
+    beside_published,
+    by_group,
+    imported_rows,
+    with_series,
+)
 from app.components import chart, explain_gaps, heading, nothing, phases, pick, pick_axis, table
 from app.data import load, suite
 from app.figures.axis import AxisKind, PhaseAxis, phase_axis
@@ -137,12 +143,16 @@ def published(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
 
 def imported(name: str, scores: pd.DataFrame) -> None:
     """What lm-eval measured elsewhere."""
-    if scores.empty:
+    rows = imported_rows(scores)
+    if rows.empty:
         return
     st.subheader("Imported: measured by lm-eval elsewhere", anchor=False)
-    columns = ["model", "phase", "task", "metric", "value", "stderr", "n", "shots",
-               "imported_from"]  # fmt: skip
-    table(scores[columns], f"{name}-imported-scores")
+    if not (rows["of"] == OWN).all():
+        st.caption(
+            "Scores of another model, or of an unknown one, appear in this table alone and are not "
+            "compared with the suite's scores. Their phase is the one at the same step."
+        )
+    table(rows, f"{name}-imported-scores")
 
 
 def page() -> None:
@@ -152,7 +162,7 @@ def page() -> None:
     kind = pick_axis(load("phases", name), "bench_x")
     beside(name, scores, kind)
     measured(name, scores[scores["source"] == "measured"], kind)
-    imported(name, scores[scores["source"] == "imported"])
+    imported(name, scores)
     published(name, scores[scores["source"] == "published"], kind)
 
 

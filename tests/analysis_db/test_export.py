@@ -8,8 +8,9 @@ from pyarrow import csv, parquet
 from analysis_db import Store
 from analysis_db.errors import QueryError, StoreError
 from analysis_db.export import export_all, export_query, rebuild
+from analysis_db.store import insert
 from probes.base import Measurements
-from tests.analysis_db.rows import measurements, run
+from tests.analysis_db.rows import SUITE, measurements, phase, run
 
 
 @pytest.fixture
@@ -98,6 +99,27 @@ def test_an_export_of_before_the_table_measured_makes_an_equal_store(filled, tmp
     sql = "FROM data.measured ORDER BY ALL"
     assert again.table(sql).num_rows > 0
     assert again.table(sql).equals(filled.table(sql))
+
+
+def test_an_export_of_before_scores_had_a_model_of_their_own(filled, tmp_path):
+    filled.put_suite(SUITE, [phase(1), phase(2)])
+    row = {"suite": "s", "phase": 1, "task": "arc", "metric": "acc", "value": 0.5,
+           "imported_from": "a.json", "file_sha256": "0"}  # fmt: skip
+    with filled.write() as connection:
+        models = ("org/repo", "gpt2", None)
+        insert(connection, "imported_score", [row | {"model": model} for model in models])
+    folder = tmp_path / "all"
+    export_all(filled, folder)
+    path = folder / "imported_score.parquet"
+    parquet.write_table(parquet.read_table(path).drop_columns(["own"]), path)
+    again = Store(tmp_path / "again" / "metrics.duckdb")
+    rebuild(again, folder)
+    found = again.table("SELECT model, own FROM data.imported_score ORDER BY model").to_pylist()
+    assert [tuple(score.values()) for score in found] == [
+        ("gpt2", False),
+        ("org/repo", True),
+        (None, None),
+    ]
 
 
 def test_an_export_does_not_replace_a_folder(filled, tmp_path):

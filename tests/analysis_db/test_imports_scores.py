@@ -90,6 +90,12 @@ def write(tmp_path):
     return write
 
 
+def at(step, content=OLD):
+    """The file of the checkpoint of a step."""
+    args = f"pretrained=org/pythia-160m,revision=step{step}"
+    return content | {"config": content["config"] | {"model_args": args}}
+
+
 def put(store, *paths, **options):
     rows, remarks = read_results(paths, PLACES, **options)
     done = store_results(store, "s", rows)
@@ -107,8 +113,8 @@ def test_a_folder_of_old_files_whose_names_carry_the_step(store, write, tmp_path
     zero_shot = OLD | {"config": OLD["config"] | {"num_fewshot": 0}}
     write(OLD, "five-shot/160m-5shot_step1000.json")
     write(zero_shot, "zero-shot/160m_step1000.json")
-    write(zero_shot, "zero-shot/160m_step1.json")
-    write(zero_shot, "zero-shot/160m_step3000.json")
+    write(at(1, zero_shot), "zero-shot/160m_step1.json")
+    write(at(3000, zero_shot), "zero-shot/160m_step3000.json")
     done, remarks = put(store, tmp_path / "files")
     assert done == {"suite": "s", "phases": 2, "tasks": 2, "scores": 9}
     assert remarks == ["Left out, of no phase of the suite: step 3000 (160m_step3000.json)."]
@@ -168,10 +174,11 @@ def test_the_phase_is_given_found_by_a_pattern_or_by_the_model(store, write):
     path = write(OLD, "run2_at1_final.json")
     assert put(store, path)[0]["phases"] == 1  # by its model and revision
     assert shown(store, "DISTINCT phase") == [(2,)]
-    put(store, path, pattern=re.compile(r"at(?P<step>\d+)"))
-    put(store, path, phase=3)
-    assert shown(store, "DISTINCT phase") == [(1,), (2,), (3,)]
-    put(store, write(CURRENT | {"config": {"limit": 9}}, "org__step1/results_2026-11-24.json"))
+    put(store, write(at(1), "run2_at1_final.json"), pattern=re.compile(r"at(?P<step>\d+)"))
+    assert shown(store, "DISTINCT phase") == [(1,), (2,)]
+    nameless = CURRENT | {"model_name": None, "config": {"limit": 9}}
+    put(store, write(nameless, "org__step1000/results_2026-11-24.json"), phase=3)
+    put(store, write(nameless, "org__step1/results_2026-11-24.json"))
     assert shown(store, "DISTINCT phase") == [(1,), (2,), (3,)]
     with pytest.raises(StoreError, match="The suite has no phase 9"):
         put(store, path, phase=9)
@@ -181,7 +188,10 @@ def test_the_phase_is_given_found_by_a_pattern_or_by_the_model(store, write):
         put(store, write(OLD, "step1_step1000.json"))
     both = [Place(1, 7, None, "main"), Place(2, 7, None, "main")]
     with pytest.raises(StoreError, match=r"step 7, which the phases \[1, 2\] of the suite share"):
-        read_results([write(OLD, "step7.json")], both)
+        read_results([write({"results": OLD["results"]}, "step7.json")], both)
+
+
+OF_160M = CURRENT | {"model_name": "org/pythia-160m"}
 
 
 def wrong_file(kind, keys, value):
@@ -201,7 +211,7 @@ def wrong_file(kind, keys, value):
         (wrong_file(OLD, ["results", "wsc", "acc_stderr"], [1]),
          "line 11: field results.wsc.acc_stderr is [1], not a number"),
         (wrong_file(OLD, ["results", "wsc"], 0.5), "line 9: field results.wsc is not an object"),
-        (wrong_file(CURRENT, ["results", "arc", "acc,none"], True),
+        (wrong_file(OF_160M, ["results", "arc", "acc,none"], True),
          "line 5: field results.arc.acc,none is True, not a number"),
         ({"metrics": {}}, "line 1: the file has no 'results'"),
         ({"results": [{"task_name": "a", "acc": 1}]}, "line 2: field results is not an object"),
@@ -218,7 +228,7 @@ def wrong_file(kind, keys, value):
     ],
 )  # fmt: skip
 def test_a_wrong_results_file_is_named_and_nothing_stored(store, write, tmp_path, content, says):
-    write(OLD, "160m_step1.json")
+    write(at(1), "160m_step1.json")
     write(content, "wrong_step1000.json")
     with pytest.raises(StoreError, match=re.escape(says)) as wrong:
         put(store, tmp_path / "files")
@@ -227,16 +237,16 @@ def test_a_wrong_results_file_is_named_and_nothing_stored(store, write, tmp_path
 
 
 def test_what_belongs_to_no_phase_and_what_is_there_twice(store, write, tmp_path):
-    path = write(OLD, "160m_step3000.json")
+    path = write(at(3000), "160m_step3000.json")
     with pytest.raises(StoreError, match=r"None of it belongs .*step 3000 \(160m_step3000.json\)"):
         put(store, path)
     other = {**OLD, "config": {"model_args": "pretrained=org/else"}}
-    with pytest.raises(StoreError, match=r"\(org/else at main \(final.json\)\)"):
+    with pytest.raises(StoreError, match=r"final.json is of the model org/else, not of the suite"):
         put(store, write(other, "final.json"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(StoreError, match=r"holds no \.json file"):
         put(store, tmp_path / "empty")
-    one, two = write(OLD, "a/step1.json"), write(OLD, "b/step1.json")
+    one, two = write(at(1), "a/step1.json"), write(at(1), "b/step1.json")
     with pytest.raises(StoreError, match="both hold ppl of lambada_openai for phase 1: import one"):
         put(store, one, two)
     assert not store.path.exists()
@@ -267,10 +277,16 @@ def test_a_file_that_lm_eval_wrote(store, tmp_path):
         )  # fmt: skip
         samples = found.pop("samples")
         tracker.save_results_aggregated(found, samples)
-    done, remarks = put(store, tmp_path / "evals")
+    model = str(tmp_path / "checkpoint")  # lm-eval was given an object, and made up a model_name
+    with pytest.raises(StoreError, match=f"is of the model {model}, not of the suite's"):
+        put(store, tmp_path / "evals")
+    places = [Place(2, 1000, None, "main", tmp_path / "checkpoint")]
+    rows, remarks = read_results([tmp_path / "evals"], places)
+    done = store_results(store, "s", rows).stored[0]
     assert (done["tasks"], done["scores"]) == (2, 4)
     assert len(remarks) == 1
     assert remarks[0].startswith("Measured on a part of the documents only (limit): results_")
+    assert shown(store, "DISTINCT model, own") == [(model, True)]
     expected = found["results"]["last_word"]
     rows = shown(
         store, "task", "metric", "phase", "value", "stderr", "n", "shots", "higher_is_better",

@@ -72,3 +72,31 @@ def test_a_store_of_the_future_is_refused_and_stays_as_it_is(old):
     with pytest.raises(StoreTooNew, match=r"newer workbench \(schema 999.*update the workbench"):
         Store(old).frame("FROM phases")
     assert old.read_bytes() == content
+
+
+def test_imported_scores_of_before_get_the_model_that_they_name(tmp_path):
+    path = tmp_path / "metrics.duckdb"
+    score = "('s', {phase}, {model}, 'arc', 'acc', 0.5, 'a.json', '0')"
+    models = ["'Org/A'", "'org/a'", "'org/b'", "NULL"]
+    with duckdb.connect(path) as connection:
+        for number, script in schema_scripts():
+            if number < 13:
+                connection.execute(script)
+                connection.execute("INSERT INTO schema_version VALUES (?, now())", [number])
+        connection.execute("INSERT INTO data.suite (suite, title) VALUES ('s', 'Suite S')")
+        connection.execute(
+            "INSERT INTO data.phase (suite, phase, label, repo_id) "
+            "VALUES ('s', 1, 'a', 'org/a'), ('s', 2, 'b', 'org/b')"
+        )
+        rows = ", ".join(score.format(phase=1, model=model) for model in models)
+        connection.execute(
+            "INSERT INTO data.imported_score (suite, phase, model, task, metric, value, "
+            f"imported_from, file_sha256) VALUES {rows}"
+        )
+    found = Store(path).table("SELECT model, own FROM benchmarks ORDER BY model NULLS LAST")
+    assert [tuple(row.values()) for row in found.to_pylist()] == [
+        ("Org/A", True),
+        ("org/a", True),
+        ("org/b", False),  # of another phase
+        (None, None),
+    ]

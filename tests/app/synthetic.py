@@ -125,9 +125,12 @@ def _benchmark_tasks(store: Store) -> None:
     elsewhere = {
         "suite": SUITE, "phase": 5, "task": "lambada_openai", "metric": "acc", "value": 0.4,
         "stderr": 0.02, "n": 5153, "shots": 0, "imported_from": "results.json", "file_sha256": "0",
+        "model": "small/phase-5", "own": True,
     }  # fmt: skip
     with store.write() as connection:
-        insert(connection, "imported_score", [elsewhere])
+        other = {"model": "gpt2", "own": False, "value": 0.9}
+        unknown = {"model": None, "own": None, "value": 0.8}
+        insert(connection, "imported_score", [elsewhere, elsewhere | other, elsewhere | unknown])
 
 
 def _audit(store: Store) -> None:

@@ -3,7 +3,13 @@
 import pandas as pd
 import pytest
 
-from app.benchmark_series import OTHER, beside_published, by_group, with_series
+from app.benchmark_series import (
+    OTHER,
+    beside_published,
+    by_group,
+    imported_rows,
+    with_series,
+)
 from app.figures.axis import phase_axis
 from app.figures.benchmarks import compared_scores
 
@@ -19,12 +25,14 @@ TASKS = pd.DataFrame(
 )
 
 
-def score(task, value, *, shots=0, n=100, phase=1, source="measured", parent=None, metric="acc"):
+def score(
+    task, value, *, shots=0, n=100, phase=1, source="measured", parent=None, metric="acc", own=True
+):
     published = source == "published"
     return {
         "task": task, "value": value, "metric": metric, "shots": shots, "phase": phase,
         "n": None if published else n, "stderr": None if published else 0.02,
-        "source": source, "parent": parent, "model": "M",
+        "source": source, "parent": parent, "model": "M", "own": own,
     }  # fmt: skip
 
 
@@ -95,3 +103,21 @@ def test_the_figure_labels_each_source_and_bands_only_what_has_an_error():
     assert len(bands) == 2
     assert bands[0].y[0] == pytest.approx(50 + 1.96 * 2)
     assert "task sampling error" in fig.layout.yaxis.title.text
+
+
+def test_no_score_of_another_or_an_unknown_model_stands_beside_the_published():
+    rows = [
+        score("ARC", 61.5, source="published", shots=25),
+        score("arc", 0.45, shots=25, metric="acc_norm", source="imported"),
+        score("arc", 0.9, shots=25, metric="acc_norm", source="imported", own=False),
+        score("arc", 0.8, shots=25, metric="acc_norm", source="imported", own=None),
+        score("MMLU", 40.0, source="published", shots=5),
+        score("mmlu", 0.9, shots=5, source="imported", own=False),
+    ]
+    found = beside_published(pd.DataFrame(rows), TASKS)
+    assert {name: sorted(part["value"]) for name, part in found.items()} == {"ARC": [45.0, 61.5]}
+    listed = imported_rows(pd.DataFrame(rows).assign(imported_from="a.json"))
+    assert listed[["of", "value"]].values.tolist() == [
+        ["the suite", 0.45], ["another model", 0.9], ["an unknown model", 0.8],
+        ["another model", 0.9],
+    ]  # fmt: skip

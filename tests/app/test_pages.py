@@ -1,5 +1,6 @@
 """Every page runs without an exception, on a full store, a bare suite, and no store at all."""
 
+import json
 import shutil
 
 import duckdb
@@ -302,6 +303,14 @@ def test_benchmarks_stand_by_group_and_beside_the_published(full):
     assert app.selectbox("bench_group").options == ["published", "shipped"]
     assert "It is not the error over seeds." in said(app)
     assert "compare trends, not digits" in said(app)
+    drawn = json.loads(app.get("plotly_chart")[0].proto.spec)["data"]
+    of_imported = [t for t in drawn if str(t.get("name")).startswith("imported") and "text" in t]
+    assert [(t["x"], t["y"]) for t in of_imported] == [([5], [40.0])]  # the suite's own alone
+    (imported,) = (f.value for f in app.dataframe if "imported_from" in f.value)
+    assert sorted(map(tuple, imported[["of", "value"]].values)) == [
+        ("an unknown model", 0.8), ("another model", 0.9), ("the suite", 0.4),
+    ]  # fmt: skip
+    assert "Scores of another model, or of an unknown one, appear in this table alone" in said(app)
     app.selectbox("bench_group").select("shipped").run()
     assert not app.exception
     assert app.multiselect("tasks_shipped_acc").value == ["cloze", "next_word"]

@@ -89,13 +89,22 @@ def lm_eval(
         ),
     ] = None,
     phase: Phase = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            help="The model that the files are of, if they name none or another than the suite's; "
+            "scores of another model are kept under this name, apart from the suite's own.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Scores that lm-eval measured elsewhere; files of no phase of the suite are named."""
+    """Scores that lm-eval measured elsewhere; files of another model are refused, files of no
+    phase of the suite are named."""
     from workbench.imports import import_results
     from workbench.settings import Home
 
-    done = import_results(Home.from_env(), suite, paths, pattern=pattern, phase=phase)
+    done = import_results(Home.from_env(), suite, paths, pattern=pattern, phase=phase, model=model)
     _show(done, as_json)
 
 

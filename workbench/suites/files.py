@@ -29,6 +29,8 @@ class SuiteHead(BaseModel):
     title: str
     about: str = ""
     licence: str = ""
+    aliases: list[str] = []
+    """Other names of the model, under which results files of lm-eval may know it."""
     family: dict[str, list[str | int]] = {}
     """The values of each name in braces; every combination is a suite."""
     phases: str | tuple[dict[str, Any], ...]
@@ -127,7 +129,7 @@ class Definition:
             sources = " and ".join(sorted({str(block.source) for block in self.found}))
             what = f"nothing in {sources} has a name that matches" if sources else "there are none"
             raise self.toml.wrong(("phases",), what)
-        fields = self.head.model_dump(include={"title", "about", "licence", "settings"})
+        fields = self.head.model_dump(include={"title", "about", "licence", "aliases", "settings"})
         paths = {f: self.folder / path for f in _PATHS if (path := getattr(self.head, f))}
         return Suite(name=self.name, phases=tuple(phases), **fields, **paths)
 

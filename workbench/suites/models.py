@@ -88,6 +88,8 @@ class Suite(BaseModel):
     title: str
     about: str = ""
     licence: str = ""
+    aliases: tuple[str, ...] = ()
+    """Other names of the model, under which results files of lm-eval may know it."""
     phases: tuple[Phase, ...] = Field(min_length=1)
     """In the order of training, which is that of their numbers but for revisions that came late."""
     settings: dict[str, dict[str, Any]] = {}
