@@ -8,6 +8,7 @@ import torch
 from probes.attention_statistics import AttentionStatistics
 from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint
 from probes.batches import with_batch_size
+from probes.not_finite import reason, warning
 from probes.sites import (
     FUSED,
     KEYS,
@@ -37,7 +38,7 @@ class AttentionProbe(Probe):
     """
 
     id = "attention"
-    version = 2
+    version = 3
     title = "Logits, entropy and sink of every attention head"
     needs = "model"
     Settings = AttentionSettings
@@ -93,10 +94,19 @@ class AttentionProbe(Probe):
             read, settings.batch_size, device=measuring.device, windows=len(ids_NT)
         )
         found = Measurements()
+        wrong = [layer for layer, of in enumerate(reading.statistics) if not all(of.sound_heads())]
         for layer, of_layer in enumerate(reading.statistics):
             for metric, per_head in of_layer.values().items():
                 for head, value in enumerate(per_head):
-                    found.add(metric, value, layer=layer, module="attention", head=head)
+                    told = None
+                    if isinstance(value, str):
+                        here, first = (("attention", i) for i in (layer, wrong[0]))
+                        value, told = None, reason(value, here, first)
+                    found.add(
+                        metric, value, layer=layer, module="attention", head=head, reason=told
+                    )
+        if wrong:
+            found.notes["warning"] = warning(model, "attention logits", ("attention", wrong[0]))
         found.notes["token_set_sha256"] = token_hash(ids_NT)
         if settings.text_sha256 is not None:
             found.notes["text_sha256"] = settings.text_sha256
