@@ -210,8 +210,17 @@ def update_activations(store: Store, suite: str, *, code_version: str) -> int:
     ]  # fmt: skip
     asked = {(a.run_id, b.run_id): m for m, (a, b) in enumerate(pairs) if reasons[m] is None}
     tables = []
-    for key in _sites(store, {run_id for ids in asked for run_id in ids}):
+    run_ids = {run_id for ids in asked for run_id in ids}
+    for key in _sites(store, run_ids):
         tables += _site_rows(store, key, asked)
+    empty = _empty_grams(store, run_ids)
+    for (a, b), m in asked.items():
+        wrong = [*empty.get(a, []), *empty.get(b, [])]
+        if wrong:
+            reasons[m] = (
+                f"{len(set(wrong))} sites have no CKA ({wrong[0]} first): their activations are "
+                "not finite in one of the two phases."
+            )
     table = pa.concat_tables(tables) if tables else PAIR_ROWS.empty_table()
     no = [False] * len(pairs)
     write_pairs(
@@ -222,6 +231,20 @@ def update_activations(store: Store, suite: str, *, code_version: str) -> int:
 
 
 _GRAMS = "FROM data.sketch WHERE kind = $kind AND list_contains($ids, run_id)"
+
+
+def _empty_grams(store: Store, run_ids: set[str]) -> dict[str, list[str]]:
+    """Run -> the sites whose activations were not finite, in order of the layers."""
+    rows = store.table(
+        f'SELECT run_id, module, layer {_GRAMS} AND len("values") = 0 '
+        "ORDER BY run_id, layer NULLS FIRST, module",
+        {"kind": GRAM, "ids": sorted(run_ids)},
+    )
+    found: dict[str, list[str]] = {}
+    for run_id, module, layer in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+        where = module if layer is None else f"{module} of layer {layer}"
+        found.setdefault(run_id, []).append(where)
+    return found
 
 
 def _sites(store: Store, run_ids: set[str]) -> list[Key]:
@@ -237,7 +260,7 @@ def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> lis
     module, layer = key
     rows = store.table(
         f'SELECT run_id, "values", n {_GRAMS} AND module IS NOT DISTINCT FROM $module '
-        "AND layer IS NOT DISTINCT FROM $layer",
+        'AND layer IS NOT DISTINCT FROM $layer AND len("values") > 0',
         {
             "kind": GRAM, "ids": sorted({run_id for ids in asked for run_id in ids}),
             "module": module, "layer": layer,

@@ -58,7 +58,7 @@ _TABLES = {
     "sketches": "sketch",
 }
 # What a page asks for lies together: DuckDB skips the row groups that cannot hold it.
-_ORDERS = {"measurements": ("metric", "scope", "view", "module", "layer", "head", "domain")}
+_ORDERS = {"measurements": ("metric", "view", "module", "layer", "head", "domain")}
 
 
 @dataclass(frozen=True)
