@@ -81,7 +81,7 @@ class SiteStatistics:
         self._massive = MassiveElements()
         self._extremes = Extremes()
         self._elements = self._nan = self._infinite = 0
-        self._overflow = not math.isfinite(scale)
+        self._overflow = False
 
     def update(self, x_BTD: torch.Tensor, ids_BT: torch.Tensor) -> None:
         """Take in one batch; ``ids_BT`` are the tokens that the activations belong to."""
@@ -128,10 +128,12 @@ class SiteStatistics:
 
     def problem(self) -> str | None:
         """What is not finite, if anything is: then no statistic exists."""
+        if not math.isfinite(self._scale):
+            return f"the learnable factor of the site is {self._scale}"
         if self._nan or self._infinite:
             return f"{self._nan:,} NaN and {self._infinite:,} Inf in {self._elements:,} activations"
         if self._overflow:
-            return "squares of activations, or the factor of the site, overflow float32"
+            return "squares of the activations overflow float32"
         return None
 
     def settle(self) -> bool:

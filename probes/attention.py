@@ -8,7 +8,7 @@ import torch
 from probes.attention_statistics import AttentionStatistics
 from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint
 from probes.batches import with_batch_size
-from probes.not_finite import reason, warning
+from probes.not_finite import Place, reason, warning
 from probes.sites import (
     FUSED,
     KEYS,
@@ -93,24 +93,32 @@ class AttentionProbe(Probe):
         reading = with_batch_size(
             read, settings.batch_size, device=measuring.device, windows=len(ids_NT)
         )
-        found = Measurements()
-        wrong = [layer for layer, of in enumerate(reading.statistics) if not all(of.sound_heads())]
-        for layer, of_layer in enumerate(reading.statistics):
-            for metric, per_head in of_layer.values().items():
-                for head, value in enumerate(per_head):
-                    told = None
-                    if isinstance(value, str):
-                        here, first = (("attention", i) for i in (layer, wrong[0]))
-                        value, told = None, reason(value, here, first)
-                    found.add(
-                        metric, value, layer=layer, module="attention", head=head, reason=told
-                    )
-        if wrong:
-            found.notes["warning"] = warning(model, "attention logits", ("attention", wrong[0]))
+        found, first = measurements(reading.statistics)
+        if first is not None:
+            found.notes["warning"] = warning(model, "attention logits", first)
         found.notes["token_set_sha256"] = token_hash(ids_NT)
         if settings.text_sha256 is not None:
             found.notes["text_sha256"] = settings.text_sha256
         return found
+
+
+def measurements(statistics: list[AttentionStatistics]) -> tuple[Measurements, Place | None]:
+    """The rows of all layers and heads, and the first layer in which a head is not finite."""
+    found = Measurements()
+    first: Place | None = None
+    for layer, of_layer in enumerate(statistics):
+        here = ("attention", layer)
+        if first is None and not all(of_layer.sound_heads()):
+            first = here
+        for metric, per_head in of_layer.values().items():
+            for head, value in enumerate(per_head):
+                if isinstance(value, str):
+                    assert first is not None
+                    number, told = None, reason(value, here, first)
+                else:
+                    number, told = value, None
+                found.add(metric, number, layer=layer, module="attention", head=head, reason=told)
+    return found, first
 
 
 class AttentionReading:

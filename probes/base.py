@@ -151,6 +151,7 @@ class Measurements:
         if value is not None and not math.isfinite(value):
             value, reason = None, reason or f"the result is {value}"
         assert value is not None or reason, f"{metric}: a missing value needs a reason"
+        assert scope in SCOPES, f"{metric}: the scope {scope} is none of {', '.join(SCOPES)}"
         self.rows.append(
             {
                 "metric": metric,

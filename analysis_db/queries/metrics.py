@@ -70,10 +70,15 @@ def metric_values(
 def metric_scopes(
     store: Store, suite: str, probe: str, metric: str, view: str | None, module: str | None
 ) -> pd.DataFrame:
-    """scope: those that one metric of one module has values of, all first."""
+    """scope: those that one metric of one module has, with values or with reasons; all first."""
     return store.frame(
         """
-        SELECT scope FROM scoped_metrics
+        WITH places AS (
+            SELECT suite, probe, metric, view, module, scope FROM scoped_metrics
+            UNION ALL
+            SELECT suite, probe, metric, view, module, scope FROM scoped_missing_values
+        )
+        SELECT scope FROM places
         WHERE suite = $suite AND probe = $probe AND metric = $metric
           AND view IS NOT DISTINCT FROM $view AND module IS NOT DISTINCT FROM $module
         GROUP BY scope ORDER BY scope <> 'all', scope DESC

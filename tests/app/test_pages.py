@@ -216,10 +216,26 @@ def test_a_mean_is_drawn_without_massive_tokens_unless_the_reader_chooses(scoped
     assert any("all-tokens" in name for name in names), names
 
 
+def test_downloads_carry_the_scope(scoped, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "app.explorer.chart", lambda fig, shown, name, alt: drawn.append((name, shown))
+    )
+    app = open_page("activations.py")
+    app.selectbox("activations_metric").select("variance_mean").run()
+    assert not app.exception, app.exception
+    for name, shown_rows in drawn[-2:]:
+        assert "without massive tokens" in name
+        assert set(shown_rows["scope"]) == {"no_massive"}
+        assert set(shown_rows["value"]) == {50.0}
+
+
 def test_a_value_that_a_scope_lacks_is_explained(scoped):
     app = open_page("activations.py")
     app.selectbox("activations_metric").select("kurtosis_excess").run()
     assert not app.exception, app.exception
+    assert app.selectbox("activations_scope").value == "no_massive"
+    assert "No value in 2 places (phase 20): all are equal." in said(app)
     app.selectbox("activations_scope").select("no_start").run()
     assert "No value" not in said(app)
 

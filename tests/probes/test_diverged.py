@@ -109,6 +109,26 @@ def test_sound_heads_of_a_layer_keep_their_values():
             assert name in found.notes["warning"]
 
 
+def test_a_bad_scale_beside_a_sound_matrix_is_named():
+    checkpoint = TinyCheckpoint("yulan")
+    name, weight = next(
+        (n, w)
+        for n, w in checkpoint.load_model().named_parameters()
+        if n.endswith("1.down_proj_alpha")
+    )
+    with torch.no_grad():
+        weight.fill_(math.nan)
+    found = measured(ActivationsProbe, checkpoint)
+    rows = table(found)
+    assert rows["variance_mean", "mlp", 1, None, "all"] == (
+        None,
+        "not finite: the learnable factor of the site is nan",
+    )
+    assert rows["variance_mean", "residual_mid", 1, None, "all"][0] is not None
+    assert rows["variance_mean", "residual", 1, None, "all"][0] is None
+    assert name in found.notes["warning"]
+
+
 def test_a_finite_checkpoint_has_no_warning():
     for probe in (ActivationsProbe, AttentionProbe):
         assert "warning" not in measured(probe, TinyCheckpoint("llama")).notes
