@@ -14,7 +14,7 @@ from analysis_db.sandbox import run_sql
 from analysis_db.store import Store
 
 Layers = Literal["each", "mean"]
-_FREE = ("suite", "probe", "view", "module", "head", "domain")
+_FREE = ("suite", "probe", "view", "module", "head", "domain", "scope")
 """What a value of a metric depends on beside phase and layer."""
 
 
@@ -35,8 +35,9 @@ class Notebook:
     def metric(self, metric: str, **where: Any) -> pd.DataFrame:
         """A metric over the phases: one row a phase, one column a layer.
 
-        ``where`` picks among suite, probe, view, module, head and domain; what has one value in
-        the store anyway may be left out, and without ``head`` it is the whole tensor. A metric
+        ``where`` picks among suite, probe, view, module, head, domain and scope; what has one value
+        in the store anyway may be left out, without ``head`` it is the whole tensor, and without
+        ``scope`` the statistic over all tokens (the others are no_start and no_massive). A metric
         that belongs to no layer has the one column ``value``. A phase without a value has no
         row. Raises QueryError when there is no such value, or when more has to be said; it names
         the choices.
@@ -57,7 +58,7 @@ class Notebook:
         return self.sql(
             "SELECT phase_a, phase_b, phases_apart, layer, value_a, value_b, change, "
             "relative_change, change_per_btoken, same_way "
-            f"FROM metric_changes WHERE metric = $metric AND {same} ORDER BY layer, phase_a",
+            f"FROM data.scoped_changes WHERE metric = $metric AND {same} ORDER BY layer, phase_a",
             {"metric": metric} | {name: _plain(value) for name, value in at.items()},
         )
 
@@ -130,11 +131,12 @@ class Notebook:
             raise QueryError(
                 f"{', '.join(sorted(unknown))} tells no values apart: choose by {', '.join(_FREE)}."
             )
-        conditions = "".join(f" AND {column} = ${column}" for column in where)
+        chosen = {"scope": "all", **where}
+        conditions = "".join(f" AND {column} = ${column}" for column in chosen)
         found = self.sql(
-            f"SELECT phase, layer, value, {', '.join(_FREE)} FROM phase_metrics "
+            f"SELECT phase, layer, value, {', '.join(_FREE)} FROM scoped_metrics "
             f"WHERE metric = $metric{conditions} ORDER BY phase, layer",
-            {"metric": metric, **where},
+            {"metric": metric, **chosen},
         )
         if found.empty:
             said = "".join(f", {column} {value}" for column, value in where.items())

@@ -267,7 +267,7 @@ def _site_rows(store: Store, key: Key, asked: dict[tuple[str, str], int]) -> _Si
     module, layer = key
     rows = store.table(
         f'SELECT run_id, "values", n {_GRAMS} AND module IS NOT DISTINCT FROM $module '
-        "AND layer IS NOT DISTINCT FROM $layer",
+        'AND layer IS NOT DISTINCT FROM $layer',
         {
             "kind": GRAM, "ids": sorted({run_id for ids in asked for run_id in ids}),
             "module": module, "layer": layer,

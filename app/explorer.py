@@ -31,6 +31,19 @@ MODULES = (
 """The order in which a token meets the modules; others come after, by name."""
 FEW_LAYERS = 8
 WHOLE = "as a whole"
+SCOPES = {
+    "all": "all tokens",
+    "no_start": "without start tokens",
+    "no_massive": "without massive tokens",
+}
+ROBUST = "no_massive"
+"""The scope that is drawn unless the reader chooses another."""
+WHY_SCOPES = (
+    "The start token can be so large that a statistic over all tokens describes it alone: in "
+    "SmolLM2-135M it makes up 98 % of variance_mean at layer 15. So the statistic without massive "
+    "tokens (RMS more than 10 times the median token's at the site) is drawn unless you choose "
+    "other tokens."
+)
 _COORDINATES = ("phase", "label", "step", "tokens_b", "layer")
 
 
@@ -46,6 +59,10 @@ class Choice:
     """The metric's definition: metric, formula, unit, source, by_layer, by_head, by_domain."""
     kind: AxisKind
     log: bool
+    scope: str = "all"
+    """The tokens that the values are over."""
+    scoped: bool = False
+    """Whether the metric has more than one scope."""
 
 
 def choose(suite: str, probe: str, key: str, *, metric: str, module: str) -> Choice | None:
@@ -86,7 +103,16 @@ def choose(suite: str, probe: str, key: str, *, metric: str, module: str) -> Cho
         kind = pick_axis(load("phases", suite), f"{key}_x")
     with next(columns):
         log = st.toggle("log", key=f"{key}_log", bind="query-params")
-    return Choice(probe, chosen, view, picked, row, kind, log)
+    scopes = load("metric_scopes", suite, probe, chosen, view, picked)["scope"].tolist()
+    scope, scoped = "all", len(scopes) > 1
+    if scoped:
+        with next(columns, None) or st.container():
+            scope = pick(
+                "Tokens", scopes, f"{key}_scope", default=ROBUST, help=WHY_SCOPES,
+                names=lambda name: SCOPES.get(name, name),
+            )  # fmt: skip
+        st.caption(WHY_SCOPES)
+    return Choice(probe, chosen, view, picked, row, kind, log, scope, scoped)
 
 
 def _order(module: str) -> tuple[int, list[str | int]]:
@@ -112,9 +138,14 @@ def _pick_view(menu: pd.DataFrame, key: str) -> str | None:
 def explore(suite: str, choice: Choice, key: str) -> None:
     """The definition, the heat map (if the metric has layers) and the lines of a choice."""
     st.markdown(definition(choice.row))
-    values = load("metric_values", suite, choice.probe, choice.metric, choice.view, choice.module)
+    values = load("metric_values", suite, *_which(choice))
     values, part = _reduce(values, choice, key)
-    where = " · ".join(filter(None, [choice.module, choice.view and f"{choice.view} view", part]))
+    tokens = None
+    if choice.scoped:
+        values = values.assign(scope=choice.scope)
+        tokens = SCOPES.get(choice.scope, choice.scope)
+    of_view = choice.view and f"{choice.view} view"
+    where = " · ".join(filter(None, [choice.module, of_view, part, tokens]))
     name = f"{suite}-{choice.probe}-{choice.metric}-{where}"
     unit = choice.row["unit"] if not pd.isna(choice.row["unit"]) else None
     title = f"{choice.metric} of {where}" if where else choice.metric
@@ -165,6 +196,11 @@ def explore(suite: str, choice: Choice, key: str) -> None:
     _explain_missing(suite, choice)
 
 
+def _which(choice: Choice) -> tuple[str | None, ...]:
+    """What tells the values of a choice from others of the suite."""
+    return (choice.probe, choice.metric, choice.view, choice.module, choice.scope)
+
+
 def spread(layers: list[int]) -> list[int]:
     """All layers if they are few, else some from first to last at even distances."""
     if len(layers) <= FEW_LAYERS:
@@ -205,7 +241,7 @@ def _plain(item: object) -> str:
 
 
 def _explain_missing(suite: str, choice: Choice) -> None:
-    missing = load("missing_values", suite, choice.probe, choice.metric, choice.view, choice.module)
+    missing = load("missing_values", suite, *_which(choice))
     for reason, rows in missing.groupby("reason"):
         which = phases([int(p) for p in rows["phase"].unique()])
         st.caption(f"No value in {len(rows)} places (phase {which}): {reason}.")

@@ -49,9 +49,11 @@ def measured(parts, ids_NT, batch_size: int):
         ids_NT.split(batch_size), chosen_NT.split(batch_size), strict=True
     ):
         parts.trace(ids_BT, activations.handlers(ids_BT, chosen_BT) | attention.handlers())
+    activations.settle(list(ids_NT.split(batch_size)))
     values = {
         (row["metric"], row["module"], row["layer"], None): row["value"]
         for row in activations.measurements(1e-3).rows
+        if row["scope"] == "all"
     }
     for layer, lens in enumerate(logit_lens(parts, activations.rows("residual"))):
         values |= {(m, "residual", layer, None): v for m, v in lens.values().items()}
@@ -103,14 +105,20 @@ def main() -> None:
         model(input_ids=ids_BT, use_cache=False)
 
     def activations() -> None:
-        ActivationReading(parts).read(ids_BT, chosen_BT)
+        reading = ActivationReading(parts)
+        reading.read(ids_BT, chosen_BT)
+        reading.settle([ids_BT])
+        reading.measurements(1e-3)
 
     def attention() -> None:
         parts.trace(ids_BT, AttentionReading(parts).handlers())
 
     def both() -> None:
-        handlers = ActivationReading(parts).handlers(ids_BT, chosen_BT)
+        reading = ActivationReading(parts)
+        handlers = reading.handlers(ids_BT, chosen_BT)
         parts.trace(ids_BT, handlers | AttentionReading(parts).handlers())
+        reading.settle([ids_BT])
+        reading.measurements(1e-3)
 
     works = {"plain": plain, "activations": activations, "both": both, "attention": attention}
     for work in works.values():

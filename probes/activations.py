@@ -1,12 +1,15 @@
 """Statistics of the hidden states at every site of every layer, read through nnsight."""
 
 import json
+import math
 from collections import defaultdict
 
 import torch
 from pydantic import Field, PositiveFloat
 
+from probes.activation_metrics import METRICS
 from probes.activation_statistics import (
+    LENS_METRICS,
     LensStatistics,
     LogitStatistics,
     NeuronMaxima,
@@ -15,8 +18,9 @@ from probes.activation_statistics import (
     gram_triangle,
     growth_exponent,
 )
-from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint
+from probes.base import SCOPES, Measurements, Measuring, Probe, ProbedCheckpoint, Scope
 from probes.batches import with_batch_size
+from probes.not_finite import Place, reason, warning
 from probes.sites import (
     EMBED,
     FINAL_NORM,
@@ -29,144 +33,6 @@ from probes.sites import (
     load_with_windows,
 )
 from probes.text import PROBE_TEXT, token_hash
-
-_YULAN = "YuLan-Mini, arXiv 2412.17743, section on training stability"
-_MASSIVE = "Sun et al. 2024, arXiv 2402.17762 (massive activations)"
-_OLMO2 = "OLMo 2, arXiv 2501.00656, section 3.2"
-
-METRICS = (
-    Metric(id="mean", formula="mean over tokens and features of x", source=_YULAN),
-    Metric(
-        id="variance_mean",
-        formula="mean over tokens of the variance over features (Bessel-corrected)",
-        source=_YULAN,
-    ),
-    Metric(
-        id="rms_mean", formula="mean over tokens of sqrt(mean over features x^2)", source=_YULAN
-    ),
-    Metric(
-        id="rms_pooled",
-        formula="sqrt(mean over tokens and features x^2)",
-        source="elementary statistics",
-    ),
-    Metric(id="max_abs", formula="max |x|", source=_MASSIVE),
-    Metric(
-        id="kurtosis_excess",
-        formula="mean(((x - mean)/std)^4) - 3 over all tokens and features, population std",
-        source="Joanes & Gill 1998 (g2)",
-    ),
-    Metric(
-        id="neuron_kurtosis",
-        formula="E_j[s_j^4] / (E_j[s_j^2])^2, s_j the RMS of feature j over tokens; in [1, d]",
-        source="He et al. 2024, arXiv 2405.19279",
-    ),
-    *(
-        metric
-        for rank, which in ((1, "largest"), (2, "second largest"), (3, "third largest"))
-        for metric in (
-            Metric(
-                id=f"top{rank}_abs",
-                formula=f"{which} max over windows of |x|, one for each (position, feature)",
-                source=_MASSIVE,
-            ),
-            Metric(
-                id=f"top{rank}_position",
-                formula=f"position in its window of the token that holds top{rank}_abs, from 0",
-                unit="position",
-                source=_MASSIVE,
-            ),
-            Metric(
-                id=f"top{rank}_feature",
-                formula=f"feature that holds top{rank}_abs, from 0",
-                unit="feature",
-                source=_MASSIVE,
-            ),
-            Metric(
-                id=f"top{rank}_token",
-                formula=f"token id at the place of top{rank}_abs; its text is in the run's notes",
-                unit="token id",
-                source=_MASSIVE,
-            ),
-        )
-    ),
-    Metric(
-        id="median_abs",
-        formula="mean over windows of the (lower) median of |x| over the elements at 16 evenly "
-        "spaced positions",
-        source=_MASSIVE,
-        version=2,
-    ),
-    Metric(id="top1_ratio", formula="top1_abs / median_abs", source=_MASSIVE, version=2),
-    Metric(
-        id="massive_count",
-        formula="number of elements with |x| > 100 and |x| > 1000 x their window's median of |x| "
-        "(a flag that small models do not raise)",
-        unit="elements",
-        source=_MASSIVE,
-    ),
-    Metric(
-        id="residual_growth",
-        formula="variance_mean(residual, last layer) / variance_mean(residual, first layer)",
-        source=_YULAN,
-    ),
-    Metric(
-        id="growth_exponent",
-        formula="(1/L) ln(|v'|/|v|), v and v' the mean vectors over tokens after the first and "
-        "the last block",
-        source=_OLMO2,
-    ),
-    Metric(
-        id="growth_exponent_norms",
-        formula="(1/L) ln(n'/n), n and n' the mean norms over tokens after the first and the "
-        "last block",
-        source=_OLMO2 + " (variant with the mean of norms)",
-    ),
-    Metric(
-        id="dead_fraction",
-        formula="share of MLP neurons with max over tokens |h| < tau x the median neuron's max|h|",
-        unit="fraction",
-        source="workbench; tau is a setting",
-    ),
-    Metric(
-        id="logit_lens_kl",
-        formula="mean over sampled tokens of KL(p || q) = sum p (ln p - ln q), p the model's "
-        "distribution and q that of final norm and head on the layer's residual",
-        unit="nats",
-        source="nostalgebraist 2020 (logit lens); Belrose et al. 2023, arXiv 2303.08112",
-    ),
-    Metric(
-        id="logit_lens_top1",
-        formula="share of sampled tokens at which the layer's likeliest token is the model's",
-        unit="fraction",
-        source="nostalgebraist 2020 (logit lens)",
-    ),
-    Metric(
-        id="tokens",
-        formula="number of tokens that were read, start tokens included",
-        unit="tokens",
-        source="workbench",
-    ),
-    Metric(
-        id="logz_mean",
-        formula="mean over tokens of ln sum exp(logits)",
-        unit="nats",
-        source="de Brébisson & Vincent 2016, arXiv 1604.08859",
-    ),
-    Metric(id="logit_mean", formula="mean of all logits", source="elementary statistics"),
-    Metric(id="logit_max", formula="largest logit", source="elementary statistics"),
-    Metric(
-        id="logit_std",
-        formula="sqrt(mean (logit - mean)^2) over all logits, population",
-        source="elementary statistics",
-    ),
-    Metric(
-        id="z_loss",
-        formula="mean over tokens of (ln sum exp(logits))^2, without a coefficient",
-        unit="nats^2",
-        source="Chowdhery et al. 2022, arXiv 2204.02311 (PaLM), section 5",
-    ),
-)
-
 
 LOGITS_AT_A_TIME = 2**25
 """Logits that one product with the head gives: 128 MiB of float32; fewer tokens make it slower."""
@@ -184,10 +50,12 @@ class ActivationsSettings(WindowSettings):
 
 class ActivationsProbe(Probe):
     """mean, variance_mean, rms_mean, rms_pooled, max_abs, kurtosis_excess, neuron_kurtosis,
+    variance_median, rms_median, max_abs_median, kurtosis_median, massive_tokens, massive_position,
     top1_abs, top1_position, top1_feature, top1_token, top2_abs, top2_position, top2_feature,
     top2_token, top3_abs, top3_position, top3_feature, top3_token, median_abs, top1_ratio,
-    massive_count, residual_growth, growth_exponent, growth_exponent_norms, dead_fraction, tokens,
-    logit_lens_kl, logit_lens_top1, logz_mean, logit_mean, logit_max, logit_std, z_loss.
+    massive_count, residual_growth, residual_growth_median, growth_exponent, growth_exponent_norms,
+    dead_fraction, tokens, logit_lens_kl, logit_lens_top1, logz_mean, logit_mean, logit_max,
+    logit_std, z_loss.
 
     Sites (column ``module``), each as the equivalent plain model computes it: ``embed`` what
     enters the first layer; in a layer ``input_norm``, ``attention`` (what the attention adds to
@@ -198,12 +66,20 @@ class ActivationsProbe(Probe):
     ``residual``, the growth of the residual under ``residual`` without a layer. Layers count
     from 0.
 
+    One massive element of the start token can make up nearly all of a mean over tokens. So such
+    statistics are also computed over the scopes ``no_start`` and ``no_massive`` and stored with
+    that ``scope``, and their medians over all tokens under ids of their own.
+
+    A site with NaN or Inf has no values, and neither has what follows from it; the reason says what
+    is not finite and where that began. The values of the sites before it exist.
+
     Sketches of kind ``activation_gram``, for ``embed`` and every ``residual``: the upper triangle
-    of the Gram matrix of the sampled tokens, features centred over them, for CKA between phases.
+    of the Gram matrix of the sampled tokens, features centred over them, for CKA between phases;
+    empty where an activation is not finite.
     """
 
     id = "activations"
-    version = 2
+    version = 3
     title = "Hidden states at every site: moments, outliers, growth, logit lens, dead neurons"
     needs = "model"
     Settings = ActivationsSettings
@@ -221,11 +97,13 @@ class ActivationsProbe(Probe):
         def read(batch_size: int) -> ActivationReading:
             reading = ActivationReading(parts)
             done = 0
-            for ids_BT in ids_NT.split(batch_size):
+            batches = [ids_BT.to(measuring.device) for ids_BT in ids_NT.split(batch_size)]
+            for ids_BT in batches:
                 chosen_BT = sampled_NT[done : done + len(ids_BT)].to(measuring.device)
-                reading.read(ids_BT.to(measuring.device), chosen_BT)
+                reading.read(ids_BT, chosen_BT)
                 done += len(ids_BT)
                 measuring.progress(done / len(ids_NT))
+            reading.settle(batches)
             return reading
 
         reading = with_batch_size(
@@ -234,14 +112,17 @@ class ActivationsProbe(Probe):
         found = reading.measurements(settings.dead_tau)
         if settings.logit_lens:
             for layer, lens in enumerate(logit_lens(parts, reading.rows("residual"))):
-                _add(found, lens.values(), "residual", layer)
+                _add(found, reading.lens_values(lens), ("residual", layer))
         reading.add_sketches(found)
+        found.add("tokens", ids_NT[:, 1:].numel(), scope="no_start")
         found.add("tokens", ids_NT.numel())
         found.notes["token_set_sha256"] = token_hash(ids_NT)
         if settings.text_sha256 is not None:
             found.notes["text_sha256"] = settings.text_sha256
         found.notes["sampled_token_set_sha256"] = token_hash(ids_NT[sampled_NT][None])
         found.notes["token_text"] = _token_text(found, checkpoint)
+        if reading.first_problem is not None:
+            found.notes["warning"] = warning(model, "activations", reading.first_problem)
         return found
 
 
@@ -262,10 +143,10 @@ class ActivationReading:
 
     def __init__(self, parts: Anatomy) -> None:
         self.parts = parts
-        self.sites: dict[tuple[str, int | None], SiteStatistics] = {}
+        self.sites: dict[Place, SiteStatistics] = {}
         self._neurons: dict[int | None, NeuronMaxima] = defaultdict(NeuronMaxima)
         self._logits = LogitStatistics()
-        self._rows: dict[tuple[str, int | None], list[torch.Tensor]] = defaultdict(list)
+        self._rows: dict[Place, list[torch.Tensor]] = defaultdict(list)
 
     def handlers(self, ids_BT: torch.Tensor, chosen_BT: torch.Tensor) -> dict[str, Handler]:
         """What takes in each site of one batch."""
@@ -295,30 +176,103 @@ class ActivationReading:
         """One forward pass; ``chosen_BT`` says which tokens' activations are kept."""
         self.parts.trace(ids_BT, self.handlers(ids_BT, chosen_BT))
 
+    def settle(self, batches: list[torch.Tensor]) -> None:
+        """Decide which tokens are massive, after all ``batches`` were read.
+
+        They are read once more for the sites where the first tokens' RMS gave no idea of it.
+        """
+        undecided = {place for place, site in self.sites.items() if not site.settle()}
+
+        def see(site: str) -> Handler:
+            def take(x_BTD: torch.Tensor, layer: int | None) -> None:
+                if (site, layer) in undecided:
+                    self.sites[site, layer].recount(x_BTD)
+
+            return take
+
+        if undecided:
+            handlers = {site: see(site) for site, _ in undecided}
+            for ids_BT in batches:
+                self.parts.trace(ids_BT, handlers)
+
     def rows(self, site: str) -> list[torch.Tensor]:
         """Activations of the sampled tokens (n, D) at a site, of every layer that has it."""
         return [torch.cat(rows) for (module, _), rows in self._rows.items() if module == site]
 
+    @property
+    def problems(self) -> dict[Place, str]:
+        """What is not finite at which sites, in the order of the computation."""
+        of_neurons = {(NEURONS, layer): seen.problem() for layer, seen in self._neurons.items()}
+        order = [(read.site, read.layer) for read in self.parts.reads] + [_LOGITS]
+        seen = {place: site.problem() for place, site in self.sites.items()} | of_neurons
+        seen[_LOGITS] = self._logits.problem()
+        return {place: told for place in order if (told := seen.get(place)) is not None}
+
+    @property
+    def first_problem(self) -> Place | None:
+        return next(iter(self.problems), None)
+
     def measurements(self, dead_tau: float) -> Measurements:
         """All values but the lens."""
         found = Measurements()
-        for (module, layer), site in self.sites.items():
-            _add(found, site.values(), module, layer)
+        problems = self.problems
+        first = next(iter(problems), None)
+        reasons = {here: reason(told, here, first) for here, told in problems.items() if first}
+
+        def add(values: Values, of: Place, scope: Scope = "all", under: str | None = None) -> None:
+            if of in reasons:
+                values = dict.fromkeys(values, reasons[of])
+            _add(found, values, (under or of[0], of[1]), scope)
+
+        for place, site in self.sites.items():
+            for scope in SCOPES[::-1]:
+                add(site.values(scope), place, scope)
+            if place not in reasons:
+                module, layer = place
+                edges, counts = site.massive_positions()
+                found.add_histogram("massive_position", edges, counts, layer=layer, module=module)
         for layer, neurons in self._neurons.items():
-            _add(found, {"dead_fraction": neurons.dead_fraction(dead_tau)}, "mlp", layer)
-        _add(found, self._logits.values(), "lm_head", None)
-        layers = len(self.parts.layers)
-        first, last = self.sites["residual", 0], self.sites["residual", layers - 1]
-        before, after = first.values()["variance_mean"], last.values()["variance_mean"]
-        growth: Values = {
-            "residual_growth": "the first layer's variance does not exist or is zero",
-            "growth_exponent": growth_exponent(first.mean_vector(), last.mean_vector(), layers),
-            "growth_exponent_norms": growth_exponent(first.mean_norm(), last.mean_norm(), layers),
-        }
-        if isinstance(before, float) and isinstance(after, float) and before > 0:
-            growth["residual_growth"] = after / before
-        _add(found, growth, "residual", None)
+            for scope in SCOPES[1::-1]:
+                dead: Values = {"dead_fraction": neurons.dead_fraction(dead_tau, scope)}
+                add(dead, (NEURONS, layer), scope, under="mlp")
+        add(self._logits.values(), _LOGITS)
+        for scope in SCOPES[::-1]:
+            _add(found, self._growth(scope, reasons), ("residual", None), scope)
         return found
+
+    def _growth(self, scope: Scope, reasons: dict[Place, str]) -> Values:
+        """From the residual after the first block to that after the last."""
+        layers = len(self.parts.layers)
+        places: list[Place] = [("residual", 0), ("residual", layers - 1)]
+        ratios = {"residual_growth": "variance_mean"}
+        if scope == "all":
+            ratios["residual_growth_median"] = "variance_median"
+        wrong = next((reasons[place] for place in places if place in reasons), None)
+        if wrong is not None:
+            return dict.fromkeys([*ratios, "growth_exponent", "growth_exponent_norms"], wrong)
+        first, last = (self.sites[place] for place in places)
+        values = [site.values(scope) for site in (first, last)]
+        means = (first.mean_vector(scope), last.mean_vector(scope))
+        norms = (first.mean_norm(scope), last.mean_norm(scope))
+        growth: Values = {}
+        for metric, exponent in (
+            ("growth_exponent", growth_exponent(*means, layers)),
+            ("growth_exponent_norms", growth_exponent(*norms, layers)),
+        ):
+            zero = "the mean after the first or the last block is zero"
+            growth[metric] = zero if math.isnan(exponent) else exponent
+        for metric, of in ratios.items():
+            before, after = (float(value[of]) for value in values)
+            growth[metric] = after / before if before > 0 else "the first layer's variance is zero"
+        return growth
+
+    def lens_values(self, lens: LensStatistics) -> Values:
+        """The values of one layer, or the reason that the layer or the model gives."""
+        values = lens.values()
+        problem, first = self._logits.problem(), self.first_problem
+        if problem is not None and first is not None:
+            return dict.fromkeys(LENS_METRICS, reason(problem, _LOGITS, first))
+        return values
 
     def add_sketches(self, found: Measurements) -> None:
         """The Gram matrices of the sampled tokens."""
@@ -329,6 +283,9 @@ class ActivationReading:
                 "activation_gram", triangle.numpy(), layer=layer, module=module, n=len(x_ND),
                 norm=norm,
             )  # fmt: skip
+
+
+_LOGITS: Place = ("lm_head", None)
 
 
 def _rows_held(parts: Anatomy) -> int:
@@ -356,14 +313,19 @@ def _log_probabilities(parts: Anatomy, x_ND: torch.Tensor) -> torch.Tensor:
 
 def _token_text(found: Measurements, checkpoint: ProbedCheckpoint) -> str:
     """JSON object: what the tokens with extreme activations spell, by id."""
-    ids = {int(row["value"]) for row in found.rows if row["metric"].endswith("_token")}
+    ids = {
+        int(row["value"])
+        for row in found.rows
+        if row["metric"].endswith("_token") and row["value"] is not None
+    }
     tokenizer = checkpoint.load_tokenizer()
     return json.dumps({i: tokenizer.decode([i]) for i in sorted(ids)}, ensure_ascii=False)
 
 
-def _add(found: Measurements, values: Values, module: str, layer: int | None) -> None:
+def _add(found: Measurements, values: Values, place: Place, scope: Scope = "all") -> None:
+    module, layer = place
     for metric, value in values.items():
         if isinstance(value, str):
-            found.add(metric, None, reason=value, module=module, layer=layer)
+            found.add(metric, None, reason=value, module=module, layer=layer, scope=scope)
         else:
-            found.add(metric, value, module=module, layer=layer)
+            found.add(metric, value, module=module, layer=layer, scope=scope)

@@ -8,6 +8,7 @@ import torch
 from probes.attention_statistics import AttentionStatistics
 from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint
 from probes.batches import with_batch_size
+from probes.not_finite import Place, reason, warning
 from probes.sites import (
     FUSED,
     KEYS,
@@ -37,7 +38,7 @@ class AttentionProbe(Probe):
     """
 
     id = "attention"
-    version = 2
+    version = 3
     title = "Logits, entropy and sink of every attention head"
     needs = "model"
     Settings = AttentionSettings
@@ -92,15 +93,32 @@ class AttentionProbe(Probe):
         reading = with_batch_size(
             read, settings.batch_size, device=measuring.device, windows=len(ids_NT)
         )
-        found = Measurements()
-        for layer, of_layer in enumerate(reading.statistics):
-            for metric, per_head in of_layer.values().items():
-                for head, value in enumerate(per_head):
-                    found.add(metric, value, layer=layer, module="attention", head=head)
+        found, first = measurements(reading.statistics)
+        if first is not None:
+            found.notes["warning"] = warning(model, "attention logits", first)
         found.notes["token_set_sha256"] = token_hash(ids_NT)
         if settings.text_sha256 is not None:
             found.notes["text_sha256"] = settings.text_sha256
         return found
+
+
+def measurements(statistics: list[AttentionStatistics]) -> tuple[Measurements, Place | None]:
+    """The rows of all layers and heads, and the first layer in which a head is not finite."""
+    found = Measurements()
+    first: Place | None = None
+    for layer, of_layer in enumerate(statistics):
+        here = ("attention", layer)
+        if first is None and not all(of_layer.sound_heads()):
+            first = here
+        for metric, per_head in of_layer.values().items():
+            for head, value in enumerate(per_head):
+                if isinstance(value, str):
+                    assert first is not None
+                    number, told = None, reason(value, here, first)
+                else:
+                    number, told = value, None
+                found.add(metric, number, layer=layer, module="attention", head=head, reason=told)
+    return found, first
 
 
 class AttentionReading:

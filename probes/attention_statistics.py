@@ -12,12 +12,11 @@ of them.
 import torch
 
 ATTENTION_METRICS = ("max_logit", "mean_logit", "entropy", "entropy_normalised", "sink_mass")
+NOT_FINITE = "attention logits of this head are NaN or Inf"
 BLOCK_LOGITS = 2**24
 """Logits of a block at most, over all windows and heads: 64 MiB, of which two are alive."""
 BLOCK_QUERIES = 128
 """Queries of a block at most: shorter blocks skip more of the keys that no query sees."""
-_HIDDEN = -1e30
-"""Stands for minus infinity: its exponential is 0, and 0 times it is 0 and not NaN."""
 
 
 class AttentionStatistics:
@@ -62,11 +61,13 @@ class AttentionStatistics:
         rows_BGXE = q_BGQRE.flatten(2, 3)
         logits_BGXK = rows_BGXE @ k_BGTE[:, :, : start + queries].transpose(-1, -2)
         logits_BGQRK = logits_BGXK.unflatten(2, (queries, -1))
-        hidden_QQ = logits_BGXK.new_full((queries, queries), _HIDDEN).triu(1)
-        logits_BGQRK[..., start:] += hidden_QQ[:, None]
+        hidden_QQ = torch.ones(queries, queries, dtype=torch.bool, device=k_BGTE.device).triu(1)
+        own_BGQRQ = logits_BGQRK[..., start:]
+        own_BGQRQ.masked_fill_(hidden_QQ[:, None], -torch.inf)
         max_BGQR = logits_BGQRK.amax(-1)
         below_BGQRK = logits_BGQRK.sub_(max_BGQR[..., None])
         e_BGQRK = below_BGQRK.exp()
+        own_BGQRQ.masked_fill_(hidden_QQ[:, None], 0.0)  # times exp(-inf) = 0 it would be NaN
         z_BGQR = e_BGQRK.sum(-1)
         sink_BGQR = e_BGQRK[..., 0] / z_BGQR
         # -sum A ln A = ln Z - sum e^(s - max) (s - max) / Z
@@ -86,11 +87,22 @@ class AttentionStatistics:
             [sum_BGQR.sum((0, 2), dtype=torch.float64).flatten() for sum_BGQR in sums]
         )
 
-    def values(self) -> dict[str, list[float]]:
-        """Metric id -> one value per head."""
+    def values(self) -> dict[str, list[float | str]]:
+        """Metric id -> one value per head, or the reason why a head has none.
+
+        A head of which a logit is NaN or Inf has no value at all; the others keep theirs.
+        """
         assert self._max_H is not None
         queries, pairs = self._length, self._length * (self._length + 1) // 2
         seen_4 = torch.tensor([pairs, queries, queries - 1, queries - 1], dtype=torch.float64)
         means_4H = torch.as_tensor(self._sums_4H).cpu() / (self._windows * seen_4[:, None])
-        rows = [self._max_H.tolist(), *means_4H.tolist()]
-        return dict(zip(ATTENTION_METRICS, rows, strict=True))
+        rows_5H = torch.cat((self._max_H.cpu()[None], means_4H))
+        sound_H = rows_5H.isfinite().all(0)
+        return {
+            metric: [v if sound else NOT_FINITE for v, sound in zip(row, sound_H, strict=True)]
+            for metric, row in zip(ATTENTION_METRICS, rows_5H.tolist(), strict=True)
+        }
+
+    def sound_heads(self) -> list[bool]:
+        """Which heads have values."""
+        return [not isinstance(value, str) for value in self.values()[ATTENTION_METRICS[0]]]

@@ -21,6 +21,10 @@ from pydantic import BaseModel, ConfigDict
 
 Need = Literal["tensors", "model", "optimizer"]
 View = Literal["stored", "effective"]
+Scope = Literal["all", "no_start", "no_massive"]
+"""The tokens that a statistic is over: all, those without the start token of each window, or those
+without the tokens whose RMS is more than 10 times the median token's at the site."""
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 MEASUREMENTS = pa.schema(
     [
@@ -30,6 +34,7 @@ MEASUREMENTS = pa.schema(
         ("module", pa.string()),
         ("head", pa.int16()),
         ("domain", pa.string()),
+        ("scope", pa.string()),
         ("value", pa.float64()),
         ("reason", pa.string()),
     ]
@@ -136,12 +141,17 @@ class Measurements:
         module: str | None = None,
         head: int | None = None,
         domain: str | None = None,
+        scope: Scope = "all",
         reason: str | None = None,
     ) -> None:
-        """One value. A value that does not exist is None with a reason, never NaN and never 0."""
+        """One value. A value that does not exist is None with a reason, never NaN and never 0.
+
+        A value of another ``scope`` than all appears in the view ``scoped_metrics`` only.
+        """
         if value is not None and not math.isfinite(value):
             value, reason = None, reason or f"the result is {value}"
         assert value is not None or reason, f"{metric}: a missing value needs a reason"
+        assert scope in SCOPES, f"{metric}: the scope {scope} is none of {', '.join(SCOPES)}"
         self.rows.append(
             {
                 "metric": metric,
@@ -150,6 +160,7 @@ class Measurements:
                 "module": module,
                 "head": head,
                 "domain": domain,
+                "scope": scope,
                 "value": value,
                 "reason": reason,
             }

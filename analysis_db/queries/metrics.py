@@ -45,16 +45,43 @@ def metric_menu(store: Store, suite: str, probe: str) -> pd.DataFrame:
 
 
 def metric_values(
-    store: Store, suite: str, probe: str, metric: str, view: str | None, module: str | None
+    store: Store,
+    suite: str,
+    probe: str,
+    metric: str,
+    view: str | None,
+    module: str | None,
+    scope: str = "all",
 ) -> pd.DataFrame:
     """phase, label, step, tokens_b, layer, head, domain, value of one metric of one module."""
     return store.frame(
         """
         SELECT phase, label, step, tokens_b, layer, head, domain, value
-        FROM phase_metrics
-        WHERE suite = $suite AND probe = $probe AND metric = $metric
+        FROM scoped_metrics
+        WHERE suite = $suite AND probe = $probe AND metric = $metric AND scope = $scope
           AND view IS NOT DISTINCT FROM $view AND module IS NOT DISTINCT FROM $module
         ORDER BY phase, layer, head, domain
+        """,
+        {"suite": suite, "probe": probe, "metric": metric, "scope": scope, "view": view,
+         "module": module},
+    )  # fmt: skip
+
+
+def metric_scopes(
+    store: Store, suite: str, probe: str, metric: str, view: str | None, module: str | None
+) -> pd.DataFrame:
+    """scope: those that one metric of one module has, with values or with reasons; all first."""
+    return store.frame(
+        """
+        WITH places AS (
+            SELECT suite, probe, metric, view, module, scope FROM scoped_metrics
+            UNION ALL
+            SELECT suite, probe, metric, view, module, scope FROM scoped_missing_values
+        )
+        SELECT scope FROM places
+        WHERE suite = $suite AND probe = $probe AND metric = $metric
+          AND view IS NOT DISTINCT FROM $view AND module IS NOT DISTINCT FROM $module
+        GROUP BY scope ORDER BY scope <> 'all', scope DESC
         """,
         {"suite": suite, "probe": probe, "metric": metric, "view": view, "module": module},
     )
@@ -173,19 +200,26 @@ def distribution(
 
 
 def missing_values(
-    store: Store, suite: str, probe: str, metric: str, view: str | None, module: str | None
+    store: Store,
+    suite: str,
+    probe: str,
+    metric: str,
+    view: str | None,
+    module: str | None,
+    scope: str = "all",
 ) -> pd.DataFrame:
     """phase, layer, head, domain, reason of values that do not exist though the run succeeded."""
     return store.frame(
         """
         SELECT phase, layer, head, domain, reason
-        FROM missing_values
-        WHERE suite = $suite AND probe = $probe AND metric = $metric
+        FROM scoped_missing_values
+        WHERE suite = $suite AND probe = $probe AND metric = $metric AND scope = $scope
           AND view IS NOT DISTINCT FROM $view AND module IS NOT DISTINCT FROM $module
         ORDER BY phase, layer, head, domain
         """,
-        {"suite": suite, "probe": probe, "metric": metric, "view": view, "module": module},
-    )
+        {"suite": suite, "probe": probe, "metric": metric, "scope": scope, "view": view,
+         "module": module},
+    )  # fmt: skip
 
 
 def moved(

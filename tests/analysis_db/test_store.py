@@ -21,6 +21,8 @@ CONTRACT = {
     "has_optimizer on_disk",
     "phase_metrics": "suite phase label step tokens_b probe metric view layer module head domain "
     "value run_id",
+    "scoped_metrics": "suite phase label step tokens_b probe metric view layer module head domain "
+    "value run_id scope",
     "pair_metrics": "suite phase_a phase_b metric layer module value run_id",
     "pair_runs": "run_id suite phase_a phase_b kind exact identical reason computed_at",
     "sketches": "suite phase probe kind view layer module values n norm digest run_id",
@@ -43,6 +45,8 @@ CONTRACT = {
     "spike_score_all spike_score_eligible nonfinite restarts gaps",
     "metrics": "metric probe version formula unit source",
     "missing_values": "suite phase probe metric view layer module head domain reason run_id",
+    "scoped_missing_values": "suite phase probe metric view layer module head domain reason run_id "
+    "scope",
     "suites": "suite title about licence",
     "findings": "suite phase repo_id commit_sha severity check_id message evidence found_at",
     "metric_changes": "suite phase_a phase_b phases_apart probe metric view layer module head "

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from datetime import timedelta
 
 import duckdb
 import pytest
@@ -9,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from analysis_db.store import Store
 from app.options import MAIN
+from probes.base import Measurements
 from tests.app import synthetic
 
 SCRIPTS = (
@@ -161,6 +164,86 @@ def test_largest_activations_are_shown_with_their_places(full):
     app.selectbox("activations_module").select("mlp").run()
     assert not app.exception
     assert not app.dataframe
+
+
+@pytest.fixture
+def scoped(home, tmp_path, monkeypatch):
+    """The full store, phase 20 measured again by a probe that knows scopes."""
+    shutil.copytree(home, tmp_path / "home")
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
+    found = Measurements()
+    for layer in range(2):
+        place = {"module": "residual", "layer": layer}
+        found.add("variance_mean", 3000.0, **place)
+        found.add("variance_mean", 52.0, scope="no_start", **place)
+        found.add("variance_mean", 50.0, scope="no_massive", **place)
+        found.add("kurtosis_excess", 1.0, **place)
+        found.add("kurtosis_excess", 2.0, scope="no_start", **place)
+        found.add("kurtosis_excess", None, scope="no_massive", reason="all are equal", **place)
+        found.add("variance_median", 49.0, **place)
+    record = synthetic._run(20, "activations", failed=False)
+    later = record.started_at + timedelta(days=1)
+    record = replace(record, run_id="again", fingerprint="again", started_at=later)
+    Store(tmp_path / "home" / "metrics.duckdb").write_run(record, found.tables())
+
+
+def shown(app):
+    """The values that the lines of the page are drawn from, and the titles of its charts."""
+    drawn = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
+    return drawn, [figure["layout"]["title"]["text"] for figure in drawn]
+
+
+def test_the_median_is_drawn_first_and_the_page_says_why(scoped):
+    app = open_page("activations.py")
+    assert not app.exception, app.exception
+    assert app.selectbox("activations_metric").value == "variance_median"
+    assert "a single massive element of the start token" in said(app)
+    assert not [box for box in app.selectbox if box.key == "activations_scope"]
+
+
+def test_a_mean_is_drawn_without_massive_tokens_unless_the_reader_chooses(scoped):
+    app = open_page("activations.py")
+    app.selectbox("activations_metric").select("variance_mean").run()
+    scope = app.selectbox("activations_scope")
+    assert scope.value == "no_massive"
+    assert scope.options == ["all tokens", "without start tokens", "without massive tokens"]
+    assert "the statistic without massive tokens" in said(app)
+    assert "variance_mean of residual · without massive tokens" in shown(app)[1][0]
+    app.selectbox("activations_scope").select("all").run()
+    assert not app.exception, app.exception
+    assert "variance_mean of residual · all tokens" in shown(app)[1][0]
+    names = [button.proto.id for button in app.get("download_button")]
+    assert any("all-tokens" in name for name in names), names
+
+
+def test_downloads_carry_the_scope(scoped, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "app.explorer.chart", lambda fig, shown, name, alt: drawn.append((name, shown))
+    )
+    app = open_page("activations.py")
+    app.selectbox("activations_metric").select("variance_mean").run()
+    assert not app.exception, app.exception
+    for name, shown_rows in drawn[-2:]:
+        assert "without massive tokens" in name
+        assert set(shown_rows["scope"]) == {"no_massive"}
+        assert set(shown_rows["value"]) == {50.0}
+
+
+def test_a_value_that_a_scope_lacks_is_explained(scoped):
+    app = open_page("activations.py")
+    app.selectbox("activations_metric").select("kurtosis_excess").run()
+    assert not app.exception, app.exception
+    assert app.selectbox("activations_scope").value == "no_massive"
+    assert "No value in 2 places (phase 20): all are equal." in said(app)
+    app.selectbox("activations_scope").select("no_start").run()
+    assert "No value" not in said(app)
+
+
+def test_a_store_without_scopes_draws_what_it_has(full):
+    app = open_page("activations.py")
+    assert app.selectbox("activations_metric").value == "variance_mean"
+    assert not [box for box in app.selectbox if box.key == "activations_scope"]
 
 
 def test_attention_heads_can_be_told_apart(full):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,6 +80,15 @@ def test_batches_and_blocks_equal_plain_arithmetic(batch_size, scale, block, mon
             f"top{rank}_feature": feature,
             f"top{rank}_token": ids_BT[window, position],
         }
+    variance_NT, mean_NT = x.var(-1, correction=1), x.mean(-1, keepdim=True)
+    off_NT = (x - mean_NT).square().mean(-1)
+    expected |= {
+        "variance_median": np.median(variance_NT),
+        "rms_median": np.median(x.square().mean(-1).sqrt()),
+        "max_abs_median": np.median(x.abs().amax(-1)),
+        "kurtosis_median": np.median((x - mean_NT).pow(4).mean(-1) / off_NT.square() - 3),
+        "massive_tokens": 0,
+    }
     values = found.values()
     assert set(values) == set(SITE_METRICS)
     assert values == pytest.approx({k: float(v) for k, v in expected.items()}, rel=2e-6)
@@ -98,11 +108,16 @@ def test_massive_elements_are_above_both_bounds():
     assert site(shifted).values()["massive_count"] == 0
 
 
-def test_median_of_a_long_window_is_that_of_its_sampled_positions():
-    x_BTD = torch.arange(640.0)[None, :, None].expand(1, 640, 2)
-    sampled = x_BTD[0, 20::40, 0]
-    assert len(sampled) == activation_statistics.MEDIAN_POSITIONS
-    assert site(x_BTD).values()["median_abs"] == float(sampled.median())
+def test_median_of_a_window_is_over_all_its_elements():
+    generator = torch.Generator().manual_seed(5)
+    x_BTD = (
+        torch.randn(3, 640, 5, generator=generator).exp() * torch.tensor([1.0, 2, 3])[:, None, None]
+    )
+    # Positions between those of an even spacing of 40 differ from these.
+    x_BTD[:, 20::40] = 1e3
+    expected = x_BTD.abs().flatten(1).median(-1).values.double().mean()
+    for batch_size in (1, 3):
+        assert site(*x_BTD.split(batch_size)).values()["median_abs"] == float(expected)
 
 
 def test_lens_divergence_is_from_the_final_distribution():
@@ -137,10 +152,11 @@ def test_what_does_not_exist_says_why():
     assert {m for m, v in zeros.items() if isinstance(v, str)} == {
         "kurtosis_excess",
         "neuron_kurtosis",
+        "kurtosis_median",
         "top1_ratio",
     }
     assert set(site(torch.full((1, 3, 4), math.inf)).values().values()) == {
-        "activations are not finite"
+        "0 NaN and 12 Inf in 12 activations"
     }
 
 
