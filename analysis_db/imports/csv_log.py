@@ -21,7 +21,10 @@ def read_csv_log(path: Path, columns: Columns, rows: StepRows) -> list[str]:
         columns = columns.settle(table.header, f"{path}, line 1")
         names = {column: columns.name_of(column) for column in table.header}
         taken = {c: (rows, name) for c, name in names.items() if name is not None}
-        return _add(table, columns, taken) + table.remarks()
+        remarks = _add(table, columns, taken) + table.remarks()
+    if "" in names and not columns.metrics:
+        remarks.append(f"{path}: left out a column without a name.")
+    return remarks
 
 
 def read_wandb(

@@ -153,8 +153,8 @@ def restart_remarks(run: str, rows: StepRows, option: str | None) -> list[str]:
     again = sum(int((np.diff(steps) == 0).sum()) for steps, _ in rows.steps_and_places().values())
     if again:
         remarks.append(
-            f"{again:,} values of {run} are of the same step as the value before them in their "
-            "series: the last one counts."
+            f"{again:,} value{'s' if again > 1 else ''} of {run} repeat the step before in their "
+            "series: the last one at a step counts."
         )
     return remarks
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from importlib import import_module
-from itertools import chain
 from pathlib import Path
 from struct import unpack
 from typing import Any
@@ -102,14 +101,14 @@ def read_event_files(
     below = {file: _is_below(file, folders) for file in files}
     written_by: dict[str, str] = {}
     last: Path | None = None
-    streams = [
-        chain.from_iterable(
-            _scalars(file, metrics if len(folders) == 1 else {}, skipped, remarks)
-            for file in files
-            if file.parent == folder
-        )
-        for folder in sorted(folders)
-    ]
+    wanted = metrics if len(folders) == 1 else {}  # tags are not yet series in several folders
+
+    def stream(folder: Path) -> Iterator[_Scalar]:
+        for file in files:
+            if file.parent == folder:
+                yield from _scalars(file, wanted, skipped, remarks)
+
+    streams = [stream(folder) for folder in sorted(folders)]
     for scalar in merge(*streams, key=lambda scalar: scalar.wall_time):
         series, writer = scalar.tag, "add_scalar"
         if below[scalar.path]:

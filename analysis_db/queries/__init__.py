@@ -39,6 +39,7 @@ from analysis_db.queries.suites import (
 )
 from analysis_db.queries.training import (
     every_training_run,
+    found_spikes,
     run_spikes,
     series_names,
     training_history,
@@ -58,6 +59,7 @@ __all__ = [
     "extreme_places",
     "failures",
     "findings",
+    "found_spikes",
     "identity_alarms",
     "metric_menu",
     "metric_values",
