@@ -114,8 +114,8 @@ def find_spikes(
 
     Of a run, the series of ``metrics`` are searched (default loss and grad_norm), or ``every`` one;
     leads are looked for in all its other series. ``detector`` None means all three; ``detectors``
-    replaces their default settings (``detectors.configured``). Nothing is stored: ``write_spikes`` does that. Raises StoreError when the store has no such run, series or
-    metric.
+    replaces their default settings (``detectors.configured``). Nothing is stored: ``write_spikes``
+    does that. Raises StoreError when the store has no such run, series or metric.
     """
     run, one = resolve(store, target)
     known = list_series(store, run)
@@ -165,22 +165,24 @@ def write_spikes(store: Store, findings: Findings) -> list[str]:
 
     Returns remarks: what was found with other settings and is gone.
     """
+    keys = {(s.series, name) for s in findings.scores for name in (s.detector, NONFINITE)}
     searched = pa.table(
         {
-            "series": [score.series for score in findings.scores] * 2,
-            "detector": [s.detector for s in findings.scores] + [NONFINITE] * len(findings.scores),
+            "run": [findings.run] * len(keys),
+            "series": [series for series, _ in keys],
+            "detector": [detector for _, detector in keys],
         },
-        schema=pa.schema([("series", pa.string()), ("detector", pa.string())]),
+        schema=pa.schema([(name, pa.string()) for name in ("run", "series", "detector")]),
     )
     with store.write() as connection:
         connection.register("searched", searched)
         former = connection.execute(
             "SELECT DISTINCT series, detector, window_values, threshold FROM data.spike_score "
-            "WHERE (series, detector) IN (FROM searched) ORDER BY ALL"
+            "WHERE (run, series, detector) IN (FROM searched) ORDER BY ALL"
         ).fetchall()
         for name, table in zip(_TABLES, findings.tables(), strict=True):
             connection.execute(
-                f"DELETE FROM data.{name} WHERE (series, detector) IN (FROM searched)"
+                f"DELETE FROM data.{name} WHERE (run, series, detector) IN (FROM searched)"
             )
             insert(connection, name, table)
         connection.unregister("searched")

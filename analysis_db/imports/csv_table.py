@@ -54,16 +54,18 @@ class CsvTable:
         return self
 
     def _open_reader(self) -> None:
-        headers = {}
+        headers: dict[str, list[str]] = {}
+        error: csv.Error | None = None
         for delimiter in _DELIMITERS:
             self._file.seek(0)
             try:
                 cells = next(csv.reader(self._file, delimiter=delimiter, strict=True), [])
-            except csv.Error:
-                if delimiter == ",":
-                    raise
+            except csv.Error as wrong:  # a quote that ends before another separator
+                error = error or wrong
                 continue
             headers[delimiter] = [name.strip() for name in cells]
+        if error is not None and not headers:
+            raise error
         with_step = [
             delimiter
             for delimiter, header in headers.items()
@@ -156,11 +158,10 @@ class CsvTable:
 
     def _with_points(self, field: str, lines: Sequence[int], texts: pa.StringArray) -> Any:
         """The cells with decimal points. Raises StoreError when a comma may be anything else."""
-        for mark in _MARKS:
-            marked = pc.match_substring(texts, mark)
-            if not pc.any(marked).as_py():
+        firsts = ((pc.index(pc.match_substring(texts, m), True).as_py(), m) for m in _MARKS)
+        for row, mark in sorted(firsts):
+            if row < 0:
                 continue
-            row = pc.index(marked, True).as_py()
             cell = texts[row].as_py()
             if mark == "," and self.delimiter == ",":
                 if not _WITH_COMMA.fullmatch(cell):

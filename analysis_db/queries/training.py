@@ -107,6 +107,15 @@ def run_spikes(store: Store, run: str) -> pd.DataFrame:
     )
 
 
+def spike_settings(store: Store, run: str) -> pd.DataFrame:
+    """series, detector, window_values, threshold of every stored search of a run."""
+    return store.frame(
+        "SELECT series, detector, window_values, threshold FROM spike_scores WHERE run = $run "
+        "ORDER BY ALL",
+        {"run": run},
+    )
+
+
 def found_spikes(
     store: Store,
     run: str,
