@@ -13,6 +13,8 @@ from analysis_db.imports.runs import StepRows, whole
 
 _HEAD, _FRAME = 12, 16
 """Bytes before a record, its length and a checksum of that, and with the record's own behind it."""
+_START = 1
+"""Status of a session log: a writer begins, and what was logged from its step on is void."""
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,11 @@ def _scalars(
         except Exception as error:  # protobuf's own, whose module differs between its versions
             raise StoreError(f"{where}: not an event ({error}); nothing was imported.") from None
         clock = max(clock, event.wall_time)
+        if remarks is not None and event.session_log.status == _START and event.step:
+            remarks.append(
+                f"{where}: the writer began again at step {event.step:,} (purge_step); values of "
+                "later steps that it did not log again are still there."
+            )
         for value in event.summary.value:
             kind = value.WhichOneof("value")
             if value.tag not in scalars:  # only the first value of a tag says of what plugin it is
