@@ -143,9 +143,17 @@ def import_wandb(
 
 
 def columns_of(step: str | None, tokens: str | None, metrics: Sequence[str]) -> Columns:
-    """What the options --step, --tokens and --metric (COLUMN or NAME=COLUMN) say."""
-    names = [metric.partition("=") for metric in metrics]
-    return Columns(step, tokens, {column or name: name for name, _, column in names})
+    """What the options --step, --tokens and --metric (COLUMN or NAME=COLUMN) say.
+
+    Raises UsageError when two of the metrics share a name or a column.
+    """
+    parts = [metric.partition("=") for metric in metrics]
+    pairs = [(column or name, name) for name, _, column in parts]
+    for what, values in zip(("column", "name"), zip(*pairs, strict=True), strict=False):
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise UsageError(f"--metric has the {what} {twice[0]} twice: each is for one metric.")
+    return Columns(step, tokens, dict(pairs))
 
 
 def log_pattern(text: str) -> re.Pattern[str]:
@@ -201,7 +209,9 @@ def _store_runs(
             )  # fmt: skip
             remarks.append(f"The log of {run} holds {counted}.")
     for name, (_, rows) in named.items():
-        remarks += restart_remarks(name, rows, None if split else "--split")
+        of_run = f"{name}: " if len(named) > 1 else ""
+        found = restart_remarks(name, rows, None if split else "--split")
+        remarks += [f"{of_run}{remark}" for remark in found]
     if suite_name is not None:
         suite = load_suite(suite_name, home)
         suite_name = suite.name

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from analysis_db import Store, StoreError
 from workbench.cli import app, spikes  # noqa: F401
 from workbench.cli import imports as _imports  # noqa: F401
+from workbench.errors import UsageError
 
 
 @pytest.fixture
@@ -423,3 +424,28 @@ def test_a_utf16_log_as_powershell_writes_it(home):
     (home / "train.txt").write_text("step:1/9 train_loss:2.5\n", encoding="utf-16")
     remarks("log", "train.txt", "--run", "a", "--pattern", "modded-nanogpt")
     assert steps(home, "a") == [1]
+
+
+def test_restarts_of_several_runs_of_a_chart_name_their_run(home):
+    rows = "".join(f"{step},1,{2 if step < 3 else ''}\n" for step in (1, 2, 3, 4, 3, 5))
+    (home / "chart.csv").write_text(f"Step,a - loss,b - loss\n{rows}")
+    said = remarks("wandb", "chart.csv")
+    assert said == [
+        "a: chart.csv, line 6: restart, the step goes back from 4 to 3; 2 values logged before are "
+        "superseded (loss)."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "says"),
+    [
+        (["loss=a", "loss=b"], "--metric has the name loss twice"),
+        (["x=a", "y=a"], "--metric has the column a twice"),
+    ],
+)
+def test_two_columns_never_become_one_series(home, metrics, says):
+    (home / "log.csv").write_text("step,a,b\n1,2,3\n")
+    with pytest.raises(UsageError, match=says):
+        remarks("csv", "log.csv", "--run", "r", "--metric", metrics[0], "--metric", metrics[1])
+    remarks("csv", "log.csv", "--run", "r", "--metric", "loss=a", "--metric", "b")
+    assert steps(home, "r", "b") == [1]
