@@ -5,8 +5,9 @@ values cannot be judged. Values must be finite: what is not finite is no outlier
 own (``analysis_db.spikes``). Rolling windows, N values, W wide: array names end in their shape.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -137,6 +138,30 @@ MAD = Detector(
     centre_and_spread=rolling_median_mad,
 )  # fmt: skip
 DETECTORS = {detector.name: detector for detector in (OLMO2, OLMO_CORE, MAD)}
+
+
+def configured(
+    windows: Mapping[str, int] | None = None, thresholds: Mapping[str, float] | None = None
+) -> dict[str, Detector]:
+    """The detectors by name, with other windows (in values) and thresholds where they are given.
+
+    Raises ValueError for a window of less than 2 values and a threshold that is not positive.
+    """
+    windows, thresholds = windows or {}, thresholds or {}
+    for window in windows.values():
+        if window < 2:
+            raise ValueError(f"a window has at least 2 values, not {window}")
+    for threshold in thresholds.values():
+        if not 0 < threshold < math.inf:
+            raise ValueError(f"a threshold is a finite number above 0, not {threshold}")
+    return {
+        name: replace(
+            detector,
+            window=windows.get(name, detector.window),
+            threshold=thresholds.get(name, detector.threshold),
+        )
+        for name, detector in DETECTORS.items()
+    }
 
 
 def scan(values_N: Floats, detector: Detector) -> Scan:

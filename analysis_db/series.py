@@ -164,16 +164,25 @@ def read_series(store: Store, key: SeriesKey) -> Series:
 def resolve(store: Store, target: str) -> tuple[str, SeriesKey | None]:
     """(run, None) when the target names a run, (run, series) when it names one series of a run.
 
-    Raises StoreError when it names neither.
+    Raises StoreError when it names neither, or series of several runs.
     """
     runs = store.table("SELECT run FROM training_runs ORDER BY run")["run"].to_pylist()
     if target in runs:
         return target, None
-    for run in runs:
-        if target.startswith(f"{run}/"):
-            for key in list_series(store, run):
-                if key.name == target:
-                    return run, key
+    keys = [
+        key
+        for run in runs
+        if target.startswith(f"{run}/")
+        for key in list_series(store, run)
+        if key.name == target
+    ]
+    if len(keys) > 1:
+        raise StoreError(
+            f"{target} is a series of the runs {' and '.join(key.run for key in keys)}: search one "
+            "of the runs, with --metric."
+        )
+    if keys:
+        return keys[0].run, keys[0]
     known = ", ".join(runs) or "none yet, import or train one"
     raise StoreError(
         f"The store has no training run or series {target}: name a run ({known}), or a series as "

@@ -1,13 +1,13 @@
 """Spikes of a training run: found, explained by what moved first, kept in the store, read again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, get_type_hints
 
 import pandas as pd
 import pyarrow as pa
 
-from analysis_db.detectors import DETECTORS
+from analysis_db.detectors import DETECTORS, Detector
 from analysis_db.errors import StoreError
 from analysis_db.series import SeriesKey, list_series, read_series, resolve
 from analysis_db.spike_events import NONFINITE, Event, Score, find_events
@@ -19,7 +19,8 @@ LOSS_LIKE = ("loss", "grad_norm")
 
 INCIDENT_COLUMNS = (
     "series", "kind", "start_step", "end_step", "peak_step", "peak_value", "score", "recovered_at",
-    "severity", "found_by", "agreement", "judges", "led_by", "superseded_from", "note",
+    "severity", "severity_score", "found_by", "agreement", "judges", "led_by", "attempt",
+    "superseded_from", "note",
 )  # fmt: skip
 
 _ROWS = pa.list_(pa.struct([("from_step", pa.int64()), ("to_step", pa.int64())]))
@@ -49,16 +50,24 @@ class Findings:
         """The same as Arrow tables, which keep whole numbers whole beside NULL."""
         return _table(Event, self.events), _table(Lead, self.leads), _table(Score, self.scores)
 
-    def as_dict(self) -> dict[str, Any]:
-        """Everything, in types that JSON has."""
-        events, leads, scores = (table.to_pylist() for table in self.tables())
-        summary = lead_summary(self.frames()[1]).astype(object)
+    def as_dict(self, top: int | None = None) -> dict[str, Any]:
+        """Everything, in types that JSON has; events and incidents most severe first.
+
+        ``top``: only so many of both.
+        """
+        events, leads, _ = self.frames()
+        summary = lead_summary(leads).astype(object)
+        joined = most_severe(incidents(events, leads), top).astype(object)
+        by_severity = sorted(
+            self.tables()[0].to_pylist(), key=lambda event: -(event["severity_score"] or -1.0)
+        )
         return {
             "run": self.run,
-            "events": events,
-            "leads": leads,
+            "incidents": joined.where(joined.notna(), None).to_dict("records"),
+            "events": by_severity[:top],
+            "leads": self.tables()[1].to_pylist(),
             "lead_summary": summary.where(summary.notna(), None).to_dict("records"),
-            "scores": scores,
+            "scores": self.tables()[2].to_pylist(),
         }
 
     def scores_by_series(self) -> dict[str, list[Score]]:
@@ -71,12 +80,13 @@ class Findings:
         """What keeps the search from saying more, a sentence each."""
         found = []
         for name in dict.fromkeys(score.detector for score in self.scores):
-            blind = [s.series for s in self.scores if s.detector == name and not s.eligible]
+            blind = [s for s in self.scores if s.detector == name and not s.eligible]
             if blind:
                 more = f" and {len(blind) - 1} more" if len(blind) > 1 else ""
                 found.append(
-                    f"{name} could judge nothing of {blind[0]}{more}: it needs more than "
-                    f"{DETECTORS[name].window:,} values without a gap."
+                    f"{name} could judge nothing of {blind[0].series}{more}: it needs more than "
+                    f"{blind[0].window_values:,} values without a gap; --window {name}=N makes it "
+                    "compare with N."
                 )
         if self.leads:
             blocks = min(lead.quiet_look_backs for lead in self.leads)
@@ -98,24 +108,25 @@ def find_spikes(
     every: bool = False,
     join_steps: int | None = None,
     look_back: int | None = None,
+    detectors: Mapping[str, Detector] = DETECTORS,
 ) -> Findings:
     """Search a run, or one series ``RUN/METRIC[/MODULE][/LAYER]``, and what led each event.
 
     Of a run, the series of ``metrics`` are searched (default loss and grad_norm), or ``every`` one;
-    leads are looked for in all its other series. ``detector`` None means all three. Nothing is
-    stored: ``write_spikes`` does that. Raises StoreError when the store has no such run, series or
-    metric.
+    leads are looked for in all its other series. ``detector`` None means all three; ``detectors``
+    replaces their default settings (``detectors.configured``). Nothing is stored: ``write_spikes``
+    does that. Raises StoreError when the store has no such run, series or metric.
     """
     run, one = resolve(store, target)
     known = list_series(store, run)
     targets = [one] if one else _chosen(run, known, metrics, every)
-    wanted = list(DETECTORS) if detector is None else [detector]
+    wanted = list(detectors) if detector is None else [detector]
     events: list[Event] = []
     scores: list[Score] = []
     searches: list[LeadSearch] = []
     for key in targets:
         series = read_series(store, key)
-        found, scored = find_events(series, join_steps=join_steps)
+        found, scored = find_events(series, tuple(detectors.values()), join_steps)
         searches.append(LeadSearch(series, found, look_back))
         events += [event for event in found if event.detector in (*wanted, NONFINITE)]
         scores += [score for score in scored if score.detector in wanted]
@@ -149,30 +160,48 @@ def _chosen(
     return chosen
 
 
-def write_spikes(store: Store, findings: Findings) -> None:
-    """Replace what the store holds of the same series and detectors, in one transaction."""
+def write_spikes(store: Store, findings: Findings) -> list[str]:
+    """Replace what the store holds of the same series and detectors, in one transaction.
+
+    Returns remarks: what was found with other settings and is gone.
+    """
+    keys = {(s.series, name) for s in findings.scores for name in (s.detector, NONFINITE)}
     searched = pa.table(
         {
-            "series": [score.series for score in findings.scores] * 2,
-            "detector": [s.detector for s in findings.scores] + [NONFINITE] * len(findings.scores),
+            "run": [findings.run] * len(keys),
+            "series": [series for series, _ in keys],
+            "detector": [detector for _, detector in keys],
         },
-        schema=pa.schema([("series", pa.string()), ("detector", pa.string())]),
+        schema=pa.schema([(name, pa.string()) for name in ("run", "series", "detector")]),
     )
     with store.write() as connection:
         connection.register("searched", searched)
+        former = connection.execute(
+            "SELECT DISTINCT series, detector, window_values, threshold FROM data.spike_score "
+            "WHERE (run, series, detector) IN (FROM searched) ORDER BY ALL"
+        ).fetchall()
         for name, table in zip(_TABLES, findings.tables(), strict=True):
             connection.execute(
-                f"DELETE FROM data.{name} WHERE (series, detector) IN (FROM searched)"
+                f"DELETE FROM data.{name} WHERE (run, series, detector) IN (FROM searched)"
             )
             insert(connection, name, table)
         connection.unregister("searched")
+    now = {(s.series, s.detector): (s.window_values, s.threshold) for s in findings.scores}
+    others = dict.fromkeys(
+        f"{detector} (window {window:,}, threshold {threshold:g})"
+        for series, detector, window, threshold in former
+        if (window, threshold) != now[series, detector]
+    )
+    if not others:
+        return []
+    return [f"Replaced what was found with other settings: {', '.join(others)}."]
 
 
 def incidents(events: pd.DataFrame, leads: pd.DataFrame, level: float = 0.05) -> pd.DataFrame:
-    """One row per incident: events of one series and kind that overlap before they have recovered.
+    """One row per incident: events of one series, attempt and kind that overlap before recovery.
 
     Takes the frames of ``spike_events`` and ``spike_leads``, or of ``Findings.frames``. Peak, score
-    and recovery are those of the detector that spoke first, the severity is the gravest.
+    and recovery are those of the first detector, severity and its score are the highest.
     ``found_by`` names the detectors asked for, ``agreement`` says how many of the three agree,
     ``judges`` how many could judge the start. ``led_by`` names
     the series that led it with a p-value of at most ``level`` and over the events of the run with a
@@ -182,13 +211,19 @@ def incidents(events: pd.DataFrame, leads: pd.DataFrame, level: float = 0.05) ->
     summary = lead_summary(leads)
     leaders = summary.loc[summary["q_value"] <= level, ["series", "detector", "leader", "q_value"]]
     leads = leads.drop(columns="q_value")
-    for _, same in events.groupby(["series", "superseded_from", "kind"], dropna=False):
+    for _, same in events.groupby(["series", "attempt", "superseded_from", "kind"], dropna=False):
         same = same.sort_values(["start_step", "detector"])
         reach = same["recovered_at"].fillna(same["end_step"]).cummax().shift(fill_value=-1)
         for _, group in same.groupby((same["start_step"] > reach).cumsum()):
             rows.append(_incident(group, leads, leaders, level))
     frame = pd.DataFrame(rows, columns=list(INCIDENT_COLUMNS))
     return frame.sort_values(["series", "start_step"], ignore_index=True)
+
+
+def most_severe(rows: pd.DataFrame, top: int | None = None) -> pd.DataFrame:
+    """Events or incidents by severity, the highest first, falls last; only ``top`` of them."""
+    ranked = rows.sort_values("severity_score", ascending=False, kind="stable", ignore_index=True)
+    return ranked if top is None else ranked.head(top)
 
 
 def _incident(
@@ -211,6 +246,7 @@ def _incident(
         "end_step": group["end_step"].max(),
         "agreement": group["agreement"].max(),
         "severity": severities[0] if severities else None,
+        "severity_score": group["severity_score"].max(),
         "found_by": ", ".join(sorted(set(group["detector"]))),
         "led_by": [
             {"leader": row.leader, "lead_steps": int(row.lead_steps), "q_value": row.q_value}

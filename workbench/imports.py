@@ -1,10 +1,13 @@
 """What `workbench import` calls: files into the store, for a suite or as a training run."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from analysis_db.errors import StoreError
 from analysis_db.imports import Imported
+from analysis_db.imports.files import expand, expand_one
+from analysis_db.imports.restarts import restart_remarks, split_runs
 from analysis_db.imports.runs import Columns, StepRows, store_imported_runs
 from analysis_db.store import Store
 from workbench.errors import UsageError
@@ -19,12 +22,13 @@ def import_scores(home: Home, name: str, paths: Sequence[Path]) -> Imported:
 
     suite, store = load_suite(name, home), Store(home.store)
     known = {phase.phase for phase in suite.phases}
+    files, remarks = expand(paths)
     rows = [
-        row | {"imported_from": str(path)} for path in paths for row in read_scores(path, known)
+        row | {"imported_from": str(path)} for path in files for row in read_scores(path, known)
     ]
     _record_once(suite, store)
     store_scores(store, suite.name, rows)
-    return Imported([{"suite": suite.name, "scores": len(rows)}])
+    return Imported([{"suite": suite.name, "scores": len(rows)}], remarks)
 
 
 def import_results(
@@ -80,40 +84,102 @@ def import_mixes(
 
     suite, store = load_suite(name, home), Store(home.store)
     known = {phase.phase for phase in suite.phases}
-    rows, remarks = read_mixes(paths, known, phase=phase)
+    files, expanded = expand(paths)
+    rows, remarks = read_mixes(files, known, phase=phase)
     _record_once(suite, store)
     done = store_mixes(store, suite.name, rows)
-    return Imported(done.stored, remarks + done.remarks)
+    return Imported(done.stored, expanded + remarks + done.remarks)
 
 
 def import_log(
     home: Home,
     run: str,
     paths: Sequence[Path],
-    read: Callable[[Path, StepRows], list[str] | None],
+    read: Callable[[Path, StepRows], list[str]],
     *,
     suite: str | None = None,
+    split: bool = False,
 ) -> Imported:
-    """Replace an imported training run by what ``read`` finds in files that follow one another."""
-    rows, remarks = StepRows(), []
-    for path in paths:
-        remarks += read(path, rows) or []
-    return _store_runs(home, {run: rows}, paths, suite, remarks)
+    """Replace an imported training run by what ``read`` finds in files that follow one another.
+
+    Patterns among ``paths`` are expanded. ``split`` stores each run of the log by itself.
+    """
+    files, remarks = expand(paths)
+    rows = StepRows()
+    for path in files:
+        remarks += read(path, rows)
+    return _store_runs(home, {run: rows}, files, suite, remarks, split)
+
+
+def import_tensorboard(
+    home: Home,
+    run: str,
+    paths: Sequence[Path],
+    metrics: Mapping[str, str],
+    *,
+    suite: str | None = None,
+    split: bool = False,
+) -> Imported:
+    """Replace an imported training run by the scalars in the event files of one run."""
+    from analysis_db.imports.tensorboard import event_files, read_event_files
+
+    found, remarks = expand(paths)
+    files = event_files(found)
+    rows = StepRows()
+    remarks += read_event_files(files, metrics, rows)
+    return _store_runs(home, {run: rows}, files, suite, remarks, split)
+
+
+def import_trainer_state(
+    home: Home,
+    run: str,
+    path: Path,
+    columns: Columns,
+    *,
+    suite: str | None = None,
+    split: bool = False,
+) -> Imported:
+    """Replace an imported training run by the history in a trainer_state.json.
+
+    ``path`` may be a folder of checkpoints, whose newest state is read.
+    """
+    from analysis_db.imports.text_logs import read_trainer_state, trainer_state_file
+
+    file, remarks = trainer_state_file(expand_one(path))
+    rows = StepRows()
+    read_trainer_state(file, columns, rows)
+    return _store_runs(home, {run: rows}, [file], suite, remarks, split)
 
 
 def import_wandb(
-    home: Home, run: str | None, path: Path, columns: Columns, *, suite: str | None = None
+    home: Home,
+    run: str | None,
+    path: Path,
+    columns: Columns,
+    *,
+    suite: str | None = None,
+    split: bool = False,
 ) -> Imported:
     """Replace the imported training runs that an export of Weights & Biases holds."""
     from analysis_db.imports.csv_log import read_wandb
 
-    return _store_runs(home, read_wandb(path, columns, run), [path], suite, [])
+    file = expand_one(path)
+    runs, remarks = read_wandb(file, columns, run)
+    return _store_runs(home, runs, [file], suite, remarks, split)
 
 
 def columns_of(step: str | None, tokens: str | None, metrics: Sequence[str]) -> Columns:
-    """What the options --step, --tokens and --metric (COLUMN or NAME=COLUMN) say."""
-    names = [metric.partition("=") for metric in metrics]
-    return Columns(step, tokens, {column or name: name for name, _, column in names})
+    """What the options --step, --tokens and --metric (COLUMN or NAME=COLUMN) say.
+
+    Raises UsageError when two of the metrics share a name or a column.
+    """
+    parts = [metric.partition("=") for metric in metrics]
+    pairs = [(column or name, name) for name, _, column in parts]
+    for what, values in zip(("column", "name"), zip(*pairs, strict=True), strict=False):
+        twice = [value for value in values if values.count(value) > 1]
+        if twice:
+            raise UsageError(f"--metric has the {what} {twice[0]} twice: each is for one metric.")
+    return Columns(step, tokens, dict(pairs))
 
 
 def log_pattern(text: str) -> re.Pattern[str]:
@@ -148,13 +214,41 @@ def _store_runs(
     paths: Sequence[Path],
     suite_name: str | None,
     remarks: list[str],
+    split: bool,
 ) -> Imported:
     store = Store(home.store)
+    named = {run: (run, rows) for run, rows in runs.items()}
+    if split:
+        named = {}
+        for run, rows in runs.items():
+            parts = split_runs(rows)
+            names = [run] if len(parts) == 1 else [f"{run}-{i + 1}" for i in range(len(parts))]
+            for name, part in zip(names, parts, strict=True):
+                if name in named:
+                    raise StoreError(
+                        f"Two runs would be named {name} after the split: import them one at a "
+                        "time, with --run; nothing was imported."
+                    )
+                named[name] = run, part
+            counted = "only one run, there is nothing to split" if len(parts) == 1 else (
+                f"{len(parts)} runs: {', '.join(names)}"
+            )  # fmt: skip
+            remarks.append(f"The log of {run} holds {counted}.")
+    for name, (_, rows) in named.items():
+        of_run = f"{name}: " if len(named) > 1 else ""
+        found = restart_remarks(name, rows, None if split else "--split")
+        remarks += [f"{of_run}{remark}" for remark in found]
     if suite_name is not None:
         suite = load_suite(suite_name, home)
         suite_name = suite.name
         _record_once(suite, store)
-    done = store_imported_runs(store, runs, paths, suite=suite_name)
+    done = store_imported_runs(
+        store,
+        {name: rows for name, (_, rows) in named.items()},
+        paths,
+        suite=suite_name,
+        imported_as={name: run for name, (run, _) in named.items()},
+    )
     return Imported(done.stored, remarks + done.remarks)
 
 

@@ -27,14 +27,14 @@ class Document:
         """Raises StoreError when it cannot be read, is no JSON, or has a key twice."""
         try:
             text = path.read_text(encoding="utf-8")
-            return cls(path, text, json.loads(text, object_pairs_hook=_once))
+            return cls(path, text, json.loads(text, object_pairs_hook=unique_keys))
         except (OSError, UnicodeDecodeError) as error:
             raise StoreError(f"{path} cannot be read ({error}); nothing was imported.") from None
         except json.JSONDecodeError as error:
             raise StoreError(
                 f"{path}, line {error.lineno}: not valid JSON ({error.msg}); nothing was imported."
             ) from None
-        except _TwiceError as error:
+        except DuplicateKeyError as error:
             again = text.rfind(json.dumps(error.key, ensure_ascii=False))
             line = text.count("\n", 0, max(again, 0)) + 1
             raise StoreError(
@@ -71,18 +71,21 @@ class Document:
         )
 
 
-class _TwiceError(Exception):
+class DuplicateKeyError(Exception):
+    """A JSON object has a key twice."""
+
     def __init__(self, key: str) -> None:
         self.key = key
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of a JSON object as a dict. Raises DuplicateKeyError."""
     found = dict(pairs)
     if len(found) < len(pairs):
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _TwiceError(key)
+                raise DuplicateKeyError(key)
             seen.add(key)
     return found
 

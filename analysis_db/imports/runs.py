@@ -1,7 +1,7 @@
 """Logs of training runs on their way into the store, whatever they were read from."""
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -33,8 +33,12 @@ STEP_SCHEMA = pa.schema(
         ("value", pa.float64()),
     ]
 )
+_RUN_TABLES = ("training_run", "training_step", "spike", "spike_lead", "spike_score")
 _LARGEST = 2**53
 _UNKNOWN = -1
+_PLACES = 2**40
+"""Places per file: a place is the number of the file times this, plus the number of the line."""
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass(frozen=True)
@@ -76,37 +80,60 @@ class Columns:
 
 
 class StepRows:
-    """The values of one run, series by series, each in the order of the log."""
+    """The values of one run, series by series, each in the order of the log.
+
+    A reader calls ``begin`` for each file and sets ``number`` to that of the line that it reads, so
+    that what is unusual in a log can be reported with its place.
+    """
 
     def __init__(self) -> None:
-        self._series: dict[str, tuple[array[int], array[int], array[float]]] = {}
+        self._series: dict[str, tuple[array[int], array[int], array[float], array[int]]] = {}
         self.skipped: dict[str, None] = {}
         """Columns that hold no numbers, in the order of their first appearance."""
+        self._sources: list[tuple[Path, str]] = []
+        self.number = 0
+        """Number of the line, or of another unit, that holds the next value."""
+
+    def begin(self, path: Path, unit: str = "line") -> None:
+        """The next values come from ``path``, whose places are counted in ``unit``."""
+        self._sources.append((path, unit))
+
+    def where(self, place: int) -> str:
+        """Such as ``train.log, line 12``."""
+        path, unit = self._sources[place // _PLACES]
+        return f"{path}, {unit} {place % _PLACES:,}"
 
     def add(self, metric: str, step: int, value: float, tokens: int | None = None) -> None:
-        steps, counts, values = self._of(metric)
+        steps, counts, values, places = self._of(metric)
         steps.append(step)
         counts.append(_UNKNOWN if tokens is None else tokens)
         values.append(value)
+        places.append(self._base + self.number)
 
     def extend(
         self,
         metric: str,
         steps: "np.ndarray[Any, np.dtype[np.int64]]",
         values: "np.ndarray[Any, np.dtype[np.float64]]",
+        numbers: "np.ndarray[Any, np.dtype[np.int64]]",
         tokens: "np.ndarray[Any, np.dtype[np.int64]] | None" = None,
     ) -> None:
-        """Arrays of one length; ``tokens`` is -1 where it is not known."""
+        """Arrays of one length, ``numbers`` those of the lines; ``tokens`` is -1 where unknown."""
         if tokens is None:
             tokens = np.full(len(steps), _UNKNOWN, np.int64)
-        known_steps, known_tokens, known_values = self._of(metric)
+        known_steps, known_tokens, known_values, known_places = self._of(metric)
         known_steps.frombytes(steps.tobytes())
         known_tokens.frombytes(tokens.tobytes())
         known_values.frombytes(values.tobytes())
+        known_places.frombytes((numbers + self._base).tobytes())
 
-    def _of(self, metric: str) -> tuple["array[int]", "array[int]", "array[float]"]:
+    @property
+    def _base(self) -> int:
+        return _PLACES * (len(self._sources) - 1)
+
+    def _of(self, metric: str) -> tuple["array[int]", "array[int]", "array[float]", "array[int]"]:
         if metric not in self._series:
-            self._series[metric] = (array("q"), array("q"), array("d"))
+            self._series[metric] = (array("q"), array("q"), array("d"), array("q"))
         return self._series[metric]
 
     @property
@@ -115,12 +142,30 @@ class StepRows:
 
     @property
     def last_step(self) -> int | None:
-        return max((max(steps) for steps, _, _ in self._series.values()), default=None)
+        return max((max(steps) for steps, *_ in self._series.values()), default=None)
+
+    def steps_and_places(self) -> dict[str, tuple[Ints, Ints]]:
+        """(steps, places in the log) of every series; see ``where``."""
+        return {
+            metric: (np.array(steps, np.int64), np.array(places, np.int64))
+            for metric, (steps, _, _, places) in self._series.items()
+        }
+
+    def between(self, begin: int, end: int) -> "StepRows":
+        """The values whose place is at least ``begin`` and less than ``end``."""
+        part = StepRows()
+        part.skipped, part._sources = self.skipped, self._sources
+        for metric, columns in self._series.items():
+            first, last = np.searchsorted(np.array(columns[3], np.int64), (begin, end))
+            if first < last:
+                steps, tokens, values, places = (column[first:last] for column in columns)
+                part._series[metric] = (steps, tokens, values, places)  # type: ignore[assignment]
+        return part
 
     def table(self, run: str) -> pa.Table:
         """Rows of ``STEP_SCHEMA``; a value that is not finite is NULL."""
         blocks = []
-        for metric, (steps, tokens, values) in self._series.items():
+        for metric, (steps, tokens, values, _) in self._series.items():
             count = len(steps)
             counts = np.frombuffer(tokens, np.int64)
             numbers = np.frombuffer(values, np.float64)
@@ -202,12 +247,20 @@ def _not_whole(value: Any) -> str:
 
 
 def store_imported_runs(
-    store: Store, runs: Mapping[str, StepRows], paths: Sequence[Path], *, suite: str | None = None
+    store: Store,
+    runs: Mapping[str, StepRows],
+    paths: Sequence[Path],
+    *,
+    suite: str | None = None,
+    imported_as: Mapping[str, str] | None = None,
 ) -> Imported:
     """Replace imported runs, and what was found in them, by those that were read from ``paths``.
 
-    Raises StoreError for a run that was trained here, or that has no value.
+    ``imported_as`` names the run that a part of a split log came from; every run that was imported
+    under that name before is replaced, whether split or not. Raises StoreError for a run that was
+    trained here, that another import brought, or that has no value.
     """
+    names = {run: run for run in runs} | dict(imported_as or {})
     sources = ", ".join(map(str, paths))
     tables = {run: rows.table(run) for run, rows in runs.items()}
     empty = [run for run, steps in tables.items() if not steps.num_rows]
@@ -216,20 +269,16 @@ def store_imported_runs(
     origin = {"suite": suite, "imported_from": sources, "log_sha256": digest(paths)}
     remarks = []
     with store.write() as connection:
+        for run in tables:
+            _check_name(connection, run, names[run])
+        gone = _remove_former_parts(connection, set(names.values()), tables)
         for run, steps in tables.items():
-            known = connection.execute(
-                "SELECT imported_from FROM data.training_run WHERE run = $run", {"run": run}
-            ).fetchone()
-            if known is not None and known[0] is None:
-                raise StoreError(
-                    f"The store has a run {run} that was not imported but trained here: give this "
-                    "one another name with --run; nothing was imported."
-                )
-            if replace_run(connection, {"run": run, **origin}, steps):
+            if replace_run(connection, {"run": run, **origin, "imported_as": names[run]}, steps):
                 remarks.append(
                     f"The spikes found in {run} before are gone: `workbench spikes {run}` searches "
                     "again."
                 )
+    remarks += [f"The run {run} of an earlier import is replaced by these." for run in gone]
     skipped = {column: None for rows in runs.values() for column in rows.skipped}
     if skipped:
         remarks.append(f"Left out, no numbers: {', '.join(skipped)}.")
@@ -250,6 +299,40 @@ def store_imported_runs(
     )
 
 
+def _check_name(connection: duckdb.DuckDBPyConnection, run: str, imported_as: str) -> None:
+    known = connection.execute(
+        "SELECT imported_from, coalesce(imported_as, run) FROM data.training_run WHERE run = $run",
+        {"run": run},
+    ).fetchone()
+    if known is None or (known[0] is not None and known[1] == imported_as):
+        return
+    what = (
+        "was not imported but trained here"
+        if known[0] is None
+        else f"was imported from {known[0]} as {known[1]}"
+    )
+    raise StoreError(
+        f"The store has a run {run} that {what}: give this one another name with --run; nothing "
+        "was imported."
+    )
+
+
+def _remove_former_parts(
+    connection: duckdb.DuckDBPyConnection, names: set[str], keep: Collection[str]
+) -> list[str]:
+    """Remove the runs that were imported under these names before, and are no longer among them."""
+    rows = connection.execute(
+        "SELECT run FROM data.training_run WHERE imported_from IS NOT NULL "
+        "AND list_contains($names, coalesce(imported_as, run)) ORDER BY run",
+        {"names": sorted(names)},
+    ).fetchall()
+    gone = [run for (run,) in rows if run not in keep]
+    for run in gone:
+        for table in _RUN_TABLES:
+            connection.execute(f"DELETE FROM data.{table} WHERE run = $run", {"run": run})
+    return gone
+
+
 def replace_run(
     connection: duckdb.DuckDBPyConnection, run: Mapping[str, Any], steps: pa.Table
 ) -> bool:
@@ -258,7 +341,7 @@ def replace_run(
     searched = connection.execute(
         "SELECT EXISTS (FROM data.spike_score WHERE run = $run)", name
     ).fetchall()[0][0]
-    for table in ("training_run", "training_step", "spike", "spike_lead", "spike_score"):
+    for table in _RUN_TABLES:
         connection.execute(f"DELETE FROM data.{table} WHERE run = $run", name)
     insert(connection, "training_run", [run])
     insert(connection, "training_step", steps)

@@ -40,8 +40,10 @@ from analysis_db.queries.suites import (
 )
 from analysis_db.queries.training import (
     every_training_run,
+    found_spikes,
     run_spikes,
     series_names,
+    spike_settings,
     training_history,
     training_menu,
     training_runs,
@@ -59,6 +61,7 @@ __all__ = [
     "extreme_places",
     "failures",
     "findings",
+    "found_spikes",
     "identity_alarms",
     "metric_menu",
     "metric_scopes",
@@ -74,6 +77,7 @@ __all__ = [
     "run_spikes",
     "seam",
     "series_names",
+    "spike_settings",
     "suites",
     "token_sets",
     "totals",

@@ -1,9 +1,19 @@
 """Training runs: what they logged, and the spikes found in it."""
 
+from dataclasses import asdict
+
 import pandas as pd
 
+from analysis_db.detectors import configured
 from analysis_db.series import SeriesKey, list_series, read_series
+from analysis_db.spike_events import find_events
 from analysis_db.store import Store
+
+SPIKE_COLUMNS = (
+    "kind", "detector", "start_step", "end_step", "peak_step", "peak_value", "severity",
+    "severity_score", "recovered_at", "agreement", "window_values", "threshold", "join_steps",
+    "attempt", "superseded_from", "note",
+)  # fmt: skip
 
 
 def training_runs(store: Store, suite: str) -> pd.DataFrame:
@@ -82,16 +92,43 @@ def training_history(
 def run_spikes(store: Store, run: str) -> pd.DataFrame:
     """Spikes and values that are not finite, of each searched series of a run.
 
-    Columns: series, kind, detector, start_step, end_step, peak_step, peak_value, severity,
-    agreement, superseded_from. A series that was searched and has none has a row with kind NULL.
+    Columns: series and ``SPIKE_COLUMNS``. A series that was searched and has none has a row with
+    kind NULL.
     """
+    columns = ", ".join(f"e.{name}" for name in SPIKE_COLUMNS)
     return store.frame(
-        """
-        SELECT s.series, e.kind, e.detector, e.start_step, e.end_step, e.peak_step, e.peak_value,
-               e.severity, e.agreement, e.superseded_from
+        f"""
+        SELECT s.series, {columns}
         FROM (SELECT DISTINCT series FROM spike_scores WHERE run = $run) s
-        LEFT JOIN spikes e ON e.series = s.series AND e.kind <> 'fall'
+        LEFT JOIN spikes e ON e.series = s.series AND e.run = $run AND e.kind <> 'fall'
         ORDER BY s.series, e.start_step, e.detector
         """,
         {"run": run},
     )
+
+
+def spike_settings(store: Store, run: str) -> pd.DataFrame:
+    """series, detector, window_values, threshold of every stored search of a run."""
+    return store.frame(
+        "SELECT series, detector, window_values, threshold FROM spike_scores WHERE run = $run "
+        "ORDER BY ALL",
+        {"run": run},
+    )
+
+
+def found_spikes(
+    store: Store,
+    run: str,
+    metric: str,
+    module: str | None,
+    layer: int | None,
+    detector: str,
+    window: int,
+    threshold: float,
+) -> pd.DataFrame:
+    """As ``run_spikes``, of one series, searched now by a detector of these settings."""
+    series = read_series(store, SeriesKey(run, metric, module, layer))
+    settings = configured({detector: window}, {detector: threshold})
+    events, _ = find_events(series, [settings[detector]])
+    rows = [asdict(event) for event in events if event.kind != "fall"]
+    return pd.DataFrame(rows or [{"series": series.key.name}], columns=["series", *SPIKE_COLUMNS])

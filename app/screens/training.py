@@ -5,6 +5,7 @@ import streamlit as st
 
 from app.components import chart, heading, nothing, table
 from app.data import load
+from app.events import Search, events_of, pick_search, show_events
 from app.figures.runs import RunSeries, gap_spans, restart_steps, run_panels
 from app.figures.training import DRAWN_POINTS
 from app.frames import rows_of
@@ -34,31 +35,35 @@ def page() -> None:
             max_selections=MOST_PANELS, key="training_series",
         )  # fmt: skip
     log = st.toggle("Logarithmic", key="training_log", bind="query-params")
+    search = pick_search()
     if chosen and series:
-        show(keys, series, log)
+        show(keys, series, log, search)
     with st.expander("Every run of the store", expanded=not (chosen and series)):
         table(runs, "training-runs")
 
 
-def show(keys: dict[str, pd.DataFrame], series: list[str], log: bool) -> None:
-    """The figure, its data, and in words what to know of each run."""
+def show(
+    keys: dict[str, pd.DataFrame], series: list[str], log: bool, search: Search | None
+) -> None:
+    """The figure, its data, in words what to know of each run, and the events."""
     panels: dict[str, list[RunSeries]] = {}
-    rows, notes = [], []
+    rows, notes, events = [], [], []
     for run, names in keys.items():
-        spikes = load("run_spikes", run)
-        searched = set(spikes["series"])
         unsearched = []
         for row in rows_of(names[names["name"].isin(series)]):
             history = load("training_history", run, row.metric, row.module, row.layer)
-            found = spikes[(spikes["series"] == f"{run}/{row.name}") & spikes["kind"].notna()]
-            spiked = found[(found["kind"] == "spike") & found["superseded_from"].isna()]
+            found = events_of(search, run, str(row.name), row.metric, row.module, row.layer)
+            if found is None:
+                unsearched.append(str(row.name))
+                spiked = pd.DataFrame(columns=["peak_step", "peak_value"])
+            else:
+                events.append(found)
+                spiked = found[(found["kind"] == "spike") & found["superseded_from"].isna()]
             panels.setdefault(str(row.name), []).append(
                 RunSeries(run, history, spiked.drop_duplicates("peak_step"))
             )
             rows.append(history.assign(run=run, series=row.name))
             notes += said_of(f"{run}/{row.name}", history)
-            if f"{run}/{row.name}" not in searched:
-                unsearched.append(str(row.name))
         if unsearched:
             notes.append(
                 f"**{run}**: not searched for spikes: {', '.join(unsearched)}. `workbench spikes "
@@ -82,6 +87,7 @@ def show(keys: dict[str, pd.DataFrame], series: list[str], log: bool) -> None:
         )
     if notes:
         st.caption("  \n".join(dict.fromkeys(notes)))
+    show_events(search, events)
 
 
 def said_of(name: str, history: pd.DataFrame) -> list[str]:

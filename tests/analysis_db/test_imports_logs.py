@@ -174,7 +174,8 @@ CHART = (
 
 
 def put_wandb(store, path, run=None, columns=None):
-    return store_imported_runs(store, read_wandb(path, columns or Columns(), run), [path])
+    runs, _ = read_wandb(path, columns or Columns(), run)
+    return store_imported_runs(store, runs, [path])
 
 
 def test_wandb_chart_holds_a_run_each_and_its_envelopes_are_left_out(store, write):

@@ -7,6 +7,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from analysis_db import queries
+from analysis_db.detectors import configured
 from analysis_db.imports.csv_log import read_csv_log
 from analysis_db.imports.runs import Columns, StepRows, store_imported_runs
 from analysis_db.spikes import find_spikes, write_spikes
@@ -106,3 +107,52 @@ def test_store_without_suite_or_run_names_the_command(tmp_path, monkeypatch):
     app.switch_page("screens/training.py").run()
     assert not app.exception
     assert "workbench import trainer-state" in app.code[0].value
+
+
+def events_table(page):
+    return next(frame.value for frame in page.dataframe if "severity_score" in frame.value)
+
+
+def test_events_are_ranked_and_their_settings_are_said(page):
+    page.multiselect("training_runs").set_value(["spiky"]).run()
+    assert not page.exception
+    table = events_table(page)
+    assert table["severity_score"].is_monotonic_decreasing
+    assert set(table["start_step"]) == {4001}
+    assert set(table["attempt"]) == {1}
+    assert "mad window 128 values, threshold 7; olmo2 window 1,000 values" in said(page)
+
+
+def test_a_search_with_other_settings_shows_what_it_finds_and_stores_nothing(page, home):
+    page.multiselect("training_runs").set_value(["spiky", "hurt"]).run()
+    page.selectbox("spike_search").set_value("mad").run()
+    page.number_input("spike_window_mad").set_value(32).run()
+    page.number_input("spike_threshold_mad").set_value(4.0).run()
+    assert not page.exception
+    text = said(page)
+    assert "Found now by mad, window 32 values, threshold 4; not stored." in text
+    assert "`workbench spikes RUN --detector mad --window 32 --threshold 4`" in text
+    assert "not searched for spikes" not in text
+    table = events_table(page)
+    assert table.iloc[0][["run", "kind"]].tolist() == ["hurt", "nonfinite"]
+    spikes = table[table["kind"] == "spike"]
+    assert len(spikes) > 1  # 4 spreads are reached by noise now and then
+    assert set(zip(spikes["window_values"], spikes["threshold"], strict=True)) == {(32, 4.0)}
+    marks = next(t for t in figure(page)["data"] if t.get("name") == "spike")
+    assert len(marks["x"]) == len(spikes)
+    stored = Store(home / "metrics.duckdb").table("SELECT DISTINCT window_values FROM spikes")
+    assert 32 not in stored["window_values"].to_pylist()
+    page.selectbox("spike_search").set_value("as stored").run()
+    assert set(events_table(page)["start_step"]) == {4001}
+
+
+def test_stored_settings_other_than_the_default_are_said(home, monkeypatch, tmp_path):
+    store = Store(tmp_path / "metrics.duckdb")
+    import_run(store, tmp_path, "r", range(1, 301), [3 + 0.01 * (s % 7) for s in range(1, 301)])
+    write_spikes(store, find_spikes(store, "r", detectors=configured({"mad": 40}, {"mad": 9.5})))
+    monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path))
+    page = AppTest.from_file(str(MAIN), default_timeout=60).run()
+    page = page.switch_page("screens/training.py").run()
+    assert not page.exception
+    assert "mad window 40 values, threshold 9.5" in said(page)
+    assert "No events in the series shown." in said(page)

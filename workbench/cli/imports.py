@@ -22,7 +22,10 @@ import_app = typer.Typer(
 )
 app.add_typer(import_app, name="import")
 
-Files = Annotated[list[Path], typer.Argument(help="Files, in the order in which they were logged.")]
+Files = Annotated[
+    list[Path],
+    typer.Argument(help="Files, or patterns of names, in the order in which they were logged."),
+]
 OneFile = Annotated[Path, typer.Argument(help="The file.")]
 Run = Annotated[str, typer.Option("--run", help="Name of the training run in the store.")]
 OfSuite = Annotated[
@@ -44,6 +47,14 @@ Metrics = Annotated[
         "--metric",
         help="COLUMN, or NAME=COLUMN to name it loss, say, for `workbench spikes`; repeatable; "
         "default every column of numbers.",
+    ),
+]
+Split = Annotated[
+    bool,
+    typer.Option(
+        "--split",
+        help="Store each run of the log by itself, as RUN-1, RUN-2, ...; a run begins where the "
+        "step goes back to the beginning.",
     ),
 ]
 Phase = Annotated[
@@ -134,18 +145,22 @@ def data_mix(
     "trainer-state", epilog="Example: workbench import trainer-state trainer_state.json --run a"
 )
 def trainer_state(
-    path: OneFile,
+    path: Annotated[
+        Path, typer.Argument(help="The file, or a folder of checkpoint-N folders: the newest.")
+    ],
     run: Run,
     suite: OfSuite = None,
     metrics: Metrics = None,
+    split: Split = False,
     as_json: Json = False,
 ) -> None:
     """The log_history in a trainer_state.json of Hugging Face's Trainer."""
-    from analysis_db.imports.text_logs import read_trainer_state
-    from workbench.imports import columns_of
+    from workbench.imports import columns_of, import_trainer_state
+    from workbench.settings import Home
 
     columns = columns_of(None, None, metrics or [])
-    _import_log(lambda p, rows: read_trainer_state(p, columns, rows), run, [path], suite, as_json)
+    done = import_trainer_state(Home.from_env(), run, path, columns, suite=suite, split=split)
+    _show(done, as_json)
 
 
 @import_app.command(epilog="Example: workbench import tensorboard runs/a --run a")
@@ -156,14 +171,16 @@ def tensorboard(
     run: Run,
     suite: OfSuite = None,
     metrics: Metrics = None,
+    split: Split = False,
     as_json: Json = False,
 ) -> None:
     """The scalars in TensorBoard's event files, every step; needs the extra `tensorboard`."""
-    from analysis_db.imports.tensorboard import event_files, read_events
-    from workbench.imports import columns_of
+    from workbench.imports import columns_of, import_tensorboard
+    from workbench.settings import Home
 
-    tags, files = columns_of(None, None, metrics or []).metrics, event_files(paths)
-    _import_log(lambda p, rows: read_events(p, tags, rows), run, files, suite, as_json)
+    tags = columns_of(None, None, metrics or []).metrics
+    done = import_tensorboard(Home.from_env(), run, paths, tags, suite=suite, split=split)
+    _show(done, as_json)
 
 
 @import_app.command(
@@ -178,6 +195,7 @@ def wandb(
     step: Step = None,
     tokens: Tokens = None,
     metrics: Metrics = None,
+    split: Split = False,
     as_json: Json = False,
 ) -> None:
     """A CSV exported from a chart of Weights & Biases, or a run's history; every run in it."""
@@ -185,7 +203,8 @@ def wandb(
     from workbench.settings import Home
 
     columns = columns_of(step, tokens, metrics or [])
-    _show(import_wandb(Home.from_env(), run, path, columns, suite=suite), as_json)
+    done = import_wandb(Home.from_env(), run, path, columns, suite=suite, split=split)
+    _show(done, as_json)
 
 
 @import_app.command(epilog="Example: workbench import csv log.csv --run a --metric loss=train_loss")
@@ -196,14 +215,15 @@ def csv(
     step: Step = None,
     tokens: Tokens = None,
     metrics: Metrics = None,
+    split: Split = False,
     as_json: Json = False,
 ) -> None:
-    """A training log as CSV; an empty cell was not logged."""
+    """A training log as CSV: commas, semicolons or tabs; empty cells were not logged."""
     from analysis_db.imports.csv_log import read_csv_log
     from workbench.imports import columns_of
 
     columns = columns_of(step, tokens, metrics or [])
-    _import_log(lambda p, rows: read_csv_log(p, columns, rows), run, paths, suite, as_json)
+    _import_log(lambda p, rows: read_csv_log(p, columns, rows), run, paths, suite, split, as_json)
 
 
 @import_app.command(epilog="Example: workbench import jsonl log.jsonl --run a --step iteration")
@@ -214,6 +234,7 @@ def jsonl(
     step: Step = None,
     tokens: Tokens = None,
     metrics: Metrics = None,
+    split: Split = False,
     as_json: Json = False,
 ) -> None:
     """A training log with one JSON object a line; null was not logged."""
@@ -221,7 +242,7 @@ def jsonl(
     from workbench.imports import columns_of
 
     columns = columns_of(step, tokens, metrics or [])
-    _import_log(lambda p, rows: read_jsonl(p, columns, rows), run, paths, suite, as_json)
+    _import_log(lambda p, rows: read_jsonl(p, columns, rows), run, paths, suite, split, as_json)
 
 
 @import_app.command(
@@ -240,14 +261,15 @@ def log(
         ),
     ],
     suite: OfSuite = None,
+    split: Split = False,
     as_json: Json = False,
 ) -> None:
-    """A training log as plain text; lines that the pattern does not match are passed over."""
+    """A training log as plain text; lines that the pattern does not match are ignored."""
     from analysis_db.imports.text_logs import read_text_log
     from workbench.imports import log_pattern
 
     compiled = log_pattern(pattern)
-    _import_log(lambda p, rows: read_text_log(p, compiled, rows), run, paths, suite, as_json)
+    _import_log(lambda p, rows: read_text_log(p, compiled, rows), run, paths, suite, split, as_json)
 
 
 @import_app.command(epilog="Example: workbench import store exported/")
@@ -265,16 +287,18 @@ def store(
 
 
 def _import_log(
-    read: "Callable[[Path, StepRows], list[str] | None]",
+    read: "Callable[[Path, StepRows], list[str]]",
     run: str,
     paths: list[Path],
     suite: str | None,
+    split: bool,
     as_json: bool,
 ) -> None:
     from workbench.imports import import_log
     from workbench.settings import Home
 
-    _show(import_log(Home.from_env(), run, paths, read, suite=suite), as_json)
+    done = import_log(Home.from_env(), run, paths, read, suite=suite, split=split)
+    _show(done, as_json)
 
 
 def _show(done: "Imported", as_json: bool) -> None:
