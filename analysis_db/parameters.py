@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import duckdb
@@ -46,7 +47,7 @@ def _places(sql: str) -> Iterator[tuple[int, int]]:
     """(start, end) in bytes of every ``$name`` of a query."""
     text = sql.encode()
     starts = duckdb.tokenize(sql)
-    for (start, kind), (after, _) in zip(starts, starts[1:], strict=False):
+    for (start, kind), (after, _) in pairwise(starts):
         if kind is duckdb.token_type.operator and text[start:after] == b"$":
             name = re.match(r"\w+", text[after:].decode())
             if name:
