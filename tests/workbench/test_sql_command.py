@@ -142,8 +142,9 @@ def test_the_memory_limit_is_reported_and_can_be_raised(home):
 @pytest.mark.parametrize(
     "query",
     [
-        "PIVOT (FROM phases WHERE phase < $p AND suite <> $s) ON suite USING count(*)",
-        "WITH a AS (PIVOT phases ON suite USING count(*)) SELECT $p AS p, $s AS s, '$p' FROM a",
+        "PIVOT (SELECT suite FROM phases WHERE phase < $p AND suite <> $s) ON suite USING count(*)",
+        "WITH a AS (PIVOT (SELECT suite FROM phases) ON suite USING count(*)) "
+        "SELECT $p AS p, $s AS s, '$p' AS t FROM a",
     ],
 )
 def test_pivot_without_in_takes_parameters(home, query):
