@@ -17,3 +17,11 @@ class StoreBusy(StoreError):
 
 class QueryError(StoreError):
     """A query of the user's is wrong, not allowed, or took too long."""
+
+
+def memory_limit(memory_gb: int) -> QueryError:
+    """The error of a query that exceeds its memory limit."""
+    return QueryError(
+        f"The query needs more than {memory_gb} GB, the memory limit: ask for less, or raise the "
+        f"limit, e.g. `workbench sql --memory {2 * memory_gb}`."
+    )

@@ -1,24 +1,30 @@
 """Rows of a query as CSV, JSON or Parquet, written while they come: for SQL and for exports."""
 
+import errno
 import json
+import os
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from analysis_db.errors import QueryError, StoreError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from analysis_db.sandbox import Rows
 
 SUFFIXES = {".csv": "csv", ".json": "json", ".parquet": "parquet"}
-_NESTED = ("STRUCT", "MAP", "UNION", "ENUM", "BLOB", "BIT", "INTERVAL", "UUID", "TIME WITH")
+_ODD = ("blob", "bit", "interval", "time with time zone")
+_AS_PRINTED = (*_ODD, "list", "array", "struct", "map", "union", "enum", "uuid")
 AS_TEXT: dict[str, tuple[str, ...]] = {
-    "csv": ("[]", *_NESTED),
-    "json": (),
-    "parquet": ("INTERVAL", "BIT", "UNION"),
+    "table": _AS_PRINTED,
+    "csv": _AS_PRINTED,
+    "json": _ODD,
+    "parquet": ("bit", "interval", "time with time zone", "union"),
 }
-"""Format -> the types of SQL that it cannot hold otherwise, for ``stream_sql``."""
+"""Format -> the types of SQL that it cannot hold otherwise, at any depth, for ``stream_sql``."""
 
 
 def format_of(out: Path) -> str:
@@ -31,12 +37,24 @@ def format_of(out: Path) -> str:
 def write_file(rows: "Rows", format: str, out: Path) -> int:
     """Write to a file that appears when it is complete, and replaces what was there.
 
-    Returns the number of rows. Raises StoreError when the file cannot be written, and what the
-    rows raise.
+    A device or a pipe is written to as it is. Returns the number of rows. Raises StoreError when
+    the file cannot be written, and what the rows raise.
     """
-    draft = out.with_name(f".{out.name}.part")
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        if not out.parent.is_dir():
+            raise StoreError(
+                f"{out} cannot be written, there is no folder {out.parent}: create it, or name a "
+                "file in another folder."
+            )
+        if out.is_dir():
+            raise StoreError(f"{out} is a folder: name a file in it.")
+        if out.exists() and not out.is_file():
+            with out.open("wb") as device:
+                return write(rows, format, device)
+        out = out.resolve()  # of a symbolic link, the file that it names is replaced
+        draft = out.with_name(f".{out.name}.part")
+        if out.exists() and not os.access(out, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(out))
         try:
             with draft.open("wb") as file:
                 count = write(rows, format, file)
@@ -103,8 +121,18 @@ def _write_json(rows: "Rows", out: IO[bytes]) -> int:
 def plain_rows(rows: "Rows") -> Iterator[dict[str, Any]]:
     """Each row as a dict of what JSON knows; a number that is not finite becomes None."""
     for batch in rows.batches:
-        for row in batch.to_pylist():
+        for row in dicts(batch):
             yield _plain(row)
+
+
+def dicts(batch: "pa.RecordBatch") -> list[dict[str, Any]]:
+    """The rows of a batch by column name; raises QueryError for a date that Python cannot hold."""
+    try:
+        return cast("list[dict[str, Any]]", batch.to_pylist())
+    except (OverflowError, ValueError):
+        raise QueryError(
+            "A date or time is infinite or outside the years 1 to 9999: CAST it AS VARCHAR."
+        ) from None
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 from unicodedata import east_asian_width
@@ -20,15 +21,21 @@ from analysis_db import errors
 from analysis_db.errors import QueryError
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     import pyarrow as pa
 
     from analysis_db.store import Store
 
-# Without the site module and with the parent's path: 20 ms sooner, and the same packages.
+# Without the site module: 20 ms sooner. The standard library comes first and the folders of the
+# packages that a query needs after it, so no file of a working directory or script is imported.
 _BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
+    "import sys, json; sys.path += json.loads(sys.argv[1]); "
     "from analysis_db.sandbox_child import main; main()"
 )
+_PACKAGES = ("analysis_db", "duckdb", "pyarrow")
+MEMORY_GB = 2
+"""Memory limit of a query, where none is chosen."""
 _LINE = 100
 """Longest excerpt of a query in an error."""
 
@@ -57,6 +64,7 @@ def run_sql(
     *,
     max_rows: int | None = None,
     timeout_s: float | None = 60.0,
+    memory_gb: int = MEMORY_GB,
     max_bytes: int | None = None,
 ) -> Answer:
     """Run one query with ``$name`` parameters; raises QueryError and what ``Store.read`` raises.
@@ -65,7 +73,9 @@ def run_sql(
     """
     import pyarrow as pa
 
-    with stream_sql(store, sql, params, max_rows=max_rows, timeout_s=timeout_s) as rows:
+    with stream_sql(
+        store, sql, params, max_rows=max_rows, timeout_s=timeout_s, memory_gb=memory_gb
+    ) as rows:
         batches, size = [], 0
         for batch in rows.batches:
             batches.append(batch)
@@ -86,23 +96,24 @@ def stream_sql(
     *,
     max_rows: int | None = None,
     timeout_s: float | None = 60.0,
+    memory_gb: int = MEMORY_GB,
     text: Sequence[str] = (),
 ) -> Iterator[Rows]:
     """As ``run_sql``, the rows in batches while they come; the time includes their consumer's.
 
-    Columns whose type begins with one of ``text`` come as text, lists where that has ``[]``.
+    Columns whose type is, or contains, one of the types ``text`` come as text.
     """
     request = {
         "path": str(store.path.absolute()),
         "sql": sql,
         "params": dict(params or {}),
         "max_rows": None if max_rows is None else max_rows + 1,
+        "memory_gb": memory_gb,
         "text": list(text),
     }
     line = json.dumps(request, default=str).encode() + b"\n"
-    path = [str(Path(__file__).parents[1]), *filter(None, sys.path)]
     process = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps(path)],
+        [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps(_folders())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -114,6 +125,10 @@ def stream_sql(
     def stop() -> None:
         stopped.set()
         process.kill()
+
+    def failure() -> errors.StoreError:
+        process.wait()  # the time limit may be what ends it
+        return _failure(process, sql, timeout_s if stopped.is_set() else None, memory_gb)
 
     timer = threading.Timer(timeout_s, stop) if timeout_s is not None else None
     try:
@@ -129,7 +144,7 @@ def stream_sql(
         except (pa.ArrowException, OSError):
             reader = None
         if reader is None:
-            raise _failure(process, sql, timeout_s if stopped.is_set() else None)
+            raise failure()
         rows = Rows(reader.schema, iter(()))
 
         def batches() -> Iterator[pa.RecordBatch]:
@@ -146,7 +161,7 @@ def stream_sql(
             except (pa.ArrowException, EOFError):
                 pass  # broken off; how the process ended says why
             if process.wait() != 0:
-                raise _failure(process, sql, timeout_s if stopped.is_set() else None)
+                raise failure()
 
         rows.batches = batches()
         yield rows
@@ -160,29 +175,52 @@ def stream_sql(
                 cast("IO[bytes]", pipe).close()
 
 
+def _folders() -> list[str]:
+    """The folders that the packages of a query's process are imported from, each once."""
+    origins = [cast("ModuleSpec", find_spec(name)).origin for name in _PACKAGES]
+    return list(dict.fromkeys(str(Path(cast("str", origin)).parents[1]) for origin in origins))
+
+
 def _failure(
-    process: "subprocess.Popen[bytes]", sql: str, timeout_s: float | None
+    process: "subprocess.Popen[bytes]", sql: str, timeout_s: float | None, memory_gb: int
 ) -> errors.StoreError:
     """Why the process ended as it did; ``timeout_s`` is given when it was stopped."""
     code = process.wait()
     if timeout_s is not None:
         return QueryError(
-            f"The query was stopped after {timeout_s:g} s: ask for less, or raise the limit."
+            f"The query was stopped after {timeout_s:g} s, the time limit: ask for less, or raise "
+            f"the limit, e.g. `workbench sql --timeout {10 * timeout_s:g}`."
         )
     assert process.stderr is not None
     said = process.stderr.read()
     try:
         told = json.loads(said)
     except ValueError:
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return QueryError(
-            f"The query broke the process that ran it ({how}), most likely for want of memory or "
-            "by nesting too deeply: make it smaller."
-        )
+        return _unreported(code, said.decode(errors="replace"), memory_gb)
     error: errors.StoreError = getattr(errors, told["kind"])(
         told["message"] + (excerpt(sql, *told["where"]) if told["where"] else "")
     )
     return error
+
+
+def _unreported(code: int, said: str, memory_gb: int) -> QueryError:
+    """Why a process ended that did not report an error itself."""
+    if "alloc" in said.lower():  # std::bad_alloc, in a thread of DuckDB's
+        return errors.memory_limit(memory_gb)
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    if code == -signal.SIGKILL:
+        return QueryError(
+            f"The system ended the query ({how}), most likely because the machine has less free "
+            f"memory than the query's memory limit of {memory_gb} GB: ask for less, or lower the "
+            "limit (`workbench sql --memory`)."
+        )
+    if code == -signal.SIGSEGV:
+        return QueryError(
+            f"The query ended its process ({how}), most likely because it is nested too deeply: "
+            "split it into steps with WITH."
+        )
+    last = said.strip().rpartition("\n")[2]
+    return QueryError(f"The query ended its process ({how}; {last or 'no message'}): simplify it.")
 
 
 def excerpt(sql: str, offset: int, length: int) -> str:

@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import duckdb
 import pyarrow as pa
 
 from analysis_db.errors import StoreBusy, StoreError, StoreTooNew
+from analysis_db.store_file import file_trouble
 from analysis_db.turns import is_free, pauses, writers_turn
 
 if TYPE_CHECKING:
@@ -131,15 +132,18 @@ class Store:
     ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A short, read-only, sealed connection; one ``config`` for all readers of a process.
 
-        Raises StoreError when there is no store, StoreTooNew and StoreBusy.
+        Raises StoreError when there is no store or it is damaged, StoreTooNew and StoreBusy.
         """
-        if self._session is None:
-            with self._reader(config) as connection:
-                yield connection
-            return
-        if self._shared is None:
-            self._shared = self._session.enter_context(self._reader(config))
-        yield self._shared
+        try:
+            if self._session is None:
+                with self._reader(config) as connection:
+                    yield connection
+                return
+            if self._shared is None:
+                self._shared = self._session.enter_context(self._reader(config))
+            yield self._shared
+        except duckdb.Error as error:
+            self._raise_trouble(error)
 
     @contextmanager
     def _reader(self, config: Mapping[str, Any]) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -177,9 +181,7 @@ class Store:
                     yield connection
                     connection.execute("COMMIT")
                 except duckdb.Error as error:
-                    if _is_full(error):
-                        raise StoreError(self._full(error)) from None
-                    raise
+                    self._raise_trouble(error)
                 finally:
                     connection.close()  # an open transaction is rolled back
 
@@ -412,22 +414,21 @@ class Store:
             )
         if found == 0:
             raise StoreError(
-                f"{self.path} is a DuckDB file but no metrics store: move it away, then {_NEWS}"
+                f"{self.path} is a DuckDB database but no metrics store; it was not touched: set "
+                f"WORKBENCH_HOME to another folder, or move the file away and {_NEWS}"
             )
         return found
 
-    def _unusable(self, error: Exception) -> str:
-        if _is_full(error):
-            return self._full(error)
-        remedy = "check that the folder is there and yours to write"
-        if "not a valid DuckDB" in str(error):
-            remedy = "move the file away to start a new store"
-        return f"{self.path} cannot be opened as a metrics store ({_first_line(error)}): {remedy}."
+    def _raise_trouble(self, error: duckdb.Error) -> NoReturn:
+        """Raise the error: as a sentence when the store's file is what causes it."""
+        if said := file_trouble(self.path, error, opened=True):
+            raise StoreError(said) from None
+        raise error
 
-    def _full(self, error: Exception) -> str:
-        return (
-            f"The disk of {self.path} is full or refuses to be written ({_first_line(error)}): "
-            "free some space and repeat the command; nothing of it was stored."
+    def _unusable(self, error: Exception) -> str:
+        return file_trouble(self.path, error, opened=False) or (
+            f"{self.path} cannot be opened as a metrics store ({_first_line(error)}): check that "
+            "the folder is there and yours to write."
         )
 
 
@@ -488,10 +489,6 @@ def _version(connection: duckdb.DuckDBPyConnection) -> int:
 
 def _value(connection: duckdb.DuckDBPyConnection, sql: str) -> Any:
     return connection.execute(sql).fetchall()[0][0]
-
-
-def _is_full(error: Exception) -> bool:
-    return "Could not write" in str(error) or "No space left" in str(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,13 +1,17 @@
 """SQL: a sandboxed, read-only console on the public views."""
 
+import re
 import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from analysis_db.errors import QueryError
 from analysis_db.examples import EXAMPLES
 from analysis_db.parameters import typed
-from analysis_db.sandbox import run_sql
+from analysis_db.sandbox import MEMORY_GB, run_sql
 from app import saved
 from app.components import heading, pick, table
 from app.data import load, store, store_path
@@ -18,6 +22,23 @@ ANSWER_BYTES = 64_000_000
 MINE = "saved: "
 BY_TITLE = {example.title: example for example in EXAMPLES}
 FOLDER = store_path().parent / "queries"
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A limit of a query: a whole number in the page's address and in a field."""
+
+    key: str
+    label: str
+    largest: int
+    default: int
+
+
+LIMITS = (
+    Limit("rows", "Row limit", 100_000, 1_000),
+    Limit("seconds", "Time limit (s)", 120, 10),
+    Limit("memory", "Memory limit (GB)", 64, MEMORY_GB),
+)
 
 
 def use_chosen(mine: dict[str, str]) -> None:
@@ -31,11 +52,11 @@ def page() -> None:
     heading(
         "SQL",
         "Ask the store anything: DuckDB's SQL, read-only, no access to other files. The address of "
-        "this page holds the query, so a link shares it.",
+        "this page contains the query, its parameters and its limits, so a link shares them.",
     )
     mine = saved.queries(FOLDER)
-    left, middle, right = st.columns([4, 1, 1], vertical_alignment="bottom")
-    chosen = left.selectbox(
+    places = st.columns([4, 1, 1, 1], vertical_alignment="bottom")
+    chosen = places[0].selectbox(
         "Examples and saved queries",
         [*(MINE + name for name in mine), *BY_TITLE],
         key="example",
@@ -43,11 +64,10 @@ def page() -> None:
         on_change=use_chosen,
         args=(mine,),
     )
-    with middle:
-        rows = pick("Row limit", [100, 1_000, 10_000, 100_000], "rows", default=1_000,
-                    names=lambda n: f"{n:,}")  # fmt: skip
-    with right:
-        seconds = pick("Time limit", [2, 10, 30], "seconds", default=10, names=lambda s: f"{s} s")
+    refusals = [said for limit in LIMITS if (said := refusal(limit))]
+    rows, seconds, memory = (
+        limited(limit, place) for limit, place in zip(LIMITS, places[1:], strict=True)
+    )
     sql = st.text_area(
         "Query",
         EXAMPLES[0].sql,
@@ -63,10 +83,51 @@ def page() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button("Run", type="primary")
         keep(sql or "", mine)
+    if refusals:
+        st.error("The query was not run.")
+        st.code("\n".join(refusals), language=None, wrap_lines=True)
+    else:
+        show_answer(sql or "", values, rows, seconds, memory)
+    reference()
+
+
+def refusal(limit: Limit) -> str:
+    """Why the limit in the page's address cannot be used; empty when it can, or there is none.
+
+    Streamlit drops such a value without a message.
+    """
+    asked = st.query_params.get(limit.key)
+    if asked is None:
+        return ""
+    if re.fullmatch("[0-9]{1,9}", asked) and 1 <= int(asked) <= limit.largest:
+        return ""
+    return (
+        f"The address has {limit.key}={asked[:40]}, which is not a whole number from 1 to "
+        f"{limit.largest:,}: {limit.default:,} is set instead; press Run to use it."
+    )
+
+
+def limited(limit: Limit, place: DeltaGenerator) -> int:
+    """The field of a limit, which the page's address sets and holds."""
+    return place.number_input(
+        limit.label, 1, limit.largest, limit.default, key=limit.key, bind="query-params"
+    )
+
+
+def show_answer(
+    sql: str, values: Mapping[str, object], rows: int, seconds: int, memory: int
+) -> None:
+    """Run the query and show its rows, or why it failed."""
     started = time.perf_counter()
     try:
         answer = run_sql(
-            store(), sql or "", values, max_rows=rows, timeout_s=seconds, max_bytes=ANSWER_BYTES
+            store(),
+            sql,
+            values,
+            max_rows=rows,
+            timeout_s=seconds,
+            memory_gb=memory,
+            max_bytes=ANSWER_BYTES,
         )
     except QueryError as error:
         st.error("The query failed.")
@@ -76,7 +137,6 @@ def page() -> None:
         cut = " (the row limit; there are more)" if answer.truncated else ""
         st.caption(f"{answer.table.num_rows:,} rows{cut} in {took:.2f} s")
         table(answer.table.to_pandas(), "query-result")
-    reference()
 
 
 def parameters() -> dict[str, object]:

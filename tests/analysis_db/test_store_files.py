@@ -33,7 +33,7 @@ def test_reading_where_no_store_is_says_how_to_make_one(tmp_path):
 def test_file_that_is_no_database(tmp_path, content, write):
     path = tmp_path / "metrics.duckdb"
     path.write_bytes(content)
-    assert "move the file away" in sentence(path, write=write)
+    assert "restore a backup" in sentence(path, write=write)
     assert path.read_bytes() == content
 
 

@@ -288,9 +288,39 @@ def test_sql_runs_refuses_and_limits(full):
     assert len(app.error) == 1
     assert "disabled" in app.code[0].value
     app.text_area("q").set_value("SELECT * FROM training_steps").run()
-    app.selectbox("rows").select(100).run()
+    app.number_input("rows").set_value(100).run()
     assert len(app.dataframe[0].value) == 100
     assert "there are more" in said(app)
+
+
+def open_sql(**address):
+    app = AppTest.from_file(str(MAIN), default_timeout=60)
+    app.query_params.update(address)
+    app.switch_page("screens/sql.py")
+    return app.run()
+
+
+def test_sql_limits_in_the_address_are_applied(full):
+    app = open_sql(q="FROM training_steps WHERE step > $n", params="n=1", rows="7", seconds="33")
+    assert not app.error
+    assert len(app.dataframe[0].value) == 7
+    assert [app.number_input(k).value for k in ("rows", "seconds", "memory")] == [7, 33, 2]
+    assert (app.query_params["rows"], app.query_params["seconds"]) == ("7", "33")
+    app = open_sql(q="SELECT sleep_ms(60000)", seconds="1")
+    assert "stopped after 1 s" in app.code[0].value
+
+
+@pytest.mark.parametrize(
+    "limit", [{"rows": "0"}, {"rows": "100001"}, {"seconds": "1e9"}, {"memory": "x`*"}]
+)
+def test_sql_limit_in_the_address_that_cannot_be_used_is_refused(full, limit):
+    ((name, value),) = limit.items()
+    app = open_sql(q="SELECT 1", **limit)
+    assert "The query was not run." in app.error[0].value
+    assert f"{name}={value}, which is not a whole number from 1 to" in app.code[0].value
+    assert "rows" not in " ".join(c.value for c in app.caption)
+    app.run()
+    assert not app.error
 
 
 def test_sql_example_fills_the_editor(full):

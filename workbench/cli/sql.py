@@ -56,6 +56,9 @@ def sql(
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, help="Seconds after which the query is stopped.")
     ] = 60.0,
+    memory: Annotated[
+        int, typer.Option(min=1, max=1024, help="Gigabytes of memory that the query may use.")
+    ] = 2,
     example: Annotated[
         str | None, typer.Option("--example", help="Run this example instead of a query.")
     ] = None,
@@ -90,7 +93,8 @@ def sql(
         parameters(params),
         max_rows=limit,
         timeout_s=timeout,
-        text=AS_TEXT.get(chosen, ()),
+        memory_gb=memory,
+        text=AS_TEXT[chosen],
     ) as rows:
         count = _write(rows, chosen, output)
         cut = ", cut at the row limit; there are more (--limit)" if rows.truncated else ""
@@ -123,7 +127,7 @@ def _write(rows: "Rows", format: Format, output: Path | None) -> int:
                 f"The answer is too wide for a terminal (over {TABLE_BYTES // 10**6} MB): write it "
                 "to a file with --output."
             )
-        found += batch.to_pylist()
+        found += formats.dicts(batch)
     print_rows(found, as_json=False, empty="No rows.")
     return len(found)
 
