@@ -84,7 +84,11 @@ def positions(name: str) -> None:
     measured = sorted(int(phase) for phase in shown["phase"].unique())
     with right:
         chosen = st.multiselect(
-            "Phases in the lines", measured, default=spread(measured), key="loss_phases"
+            "Phases in the lines",
+            measured,
+            default=spread(measured),
+            format_func=str,
+            key="loss_phases",
         )
     if not chosen:
         st.info("Choose at least one phase.")

@@ -25,7 +25,7 @@ def facts(name: str, table_of_phases: pd.DataFrame, coverage: pd.DataFrame) -> N
     tokens = table_of_phases["tokens_b"].max()
     numbers = totals(name)
     cells = st.columns(6)
-    cells[0].metric("Phases", len(table_of_phases), border=True)
+    cells[0].metric("Phases", md("{}", len(table_of_phases)), border=True)
     cells[1].metric("Published", md("{} / {}", published, len(table_of_phases)), border=True)
     cells[2].metric("On disk", md("{} / {}", on_disk, published), border=True)
     cells[3].metric(

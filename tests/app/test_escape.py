@@ -14,7 +14,7 @@ RENDERING = {
     "markdown", "caption", "title", "header", "subheader", "info", "warning", "error", "success",
     "expander", "metric", "button", "radio", "toggle", "checkbox", "pills", "segmented_control",
     "tabs", "popover", "toast", "badge", "progress", "spinner", "status", "link_button",
-    "page_link", "feedback", "write", "select_slider", "slider", "text_area", "text_input",
+    "page_link", "feedback", "select_slider", "slider", "text_area", "text_input",
     "selectbox", "multiselect", "download_button", "form_submit_button", "number_input",
 }  # fmt: skip
 """Functions of Streamlit whose first argument is rendered as Markdown, their labels included."""
@@ -111,7 +111,7 @@ def unescaped(source, functions):
     return wrong
 
 
-# ``pick`` passes its own literal label and help on; a page of Streamlit's own has literal titles.
+# ``pick`` passes on the literal label and help of its callers.
 PASSED_ON = {"label", "help", "f'Data (CSV, {len(frame):,} rows)'"}
 
 
