@@ -9,18 +9,22 @@ import plotly.graph_objects as go
 import streamlit as st
 
 from app.data import load
+from app.escape import Markdown, joined, md, plain
 from app.figures.axis import GAP_TEXT, AxisKind, PhaseAxis, axis_kinds, phase_axis
 from app.figures.theme import modebar
 
 T = TypeVar("T")
+
+FILE_NAME = 120
+"""Characters of a download's name at most; file systems allow 255 bytes."""
 
 _AXIS_NAMES: dict[str, str] = {"phase": "phase", "step": "step", "tokens": "tokens"}
 
 
 def heading(title: str, about: str) -> None:
     """The title of a page and one sentence on what it shows."""
-    st.header(title, anchor=False)
-    st.markdown(f":gray[{about}]")
+    st.header(md("{}", title), anchor=False)
+    st.markdown(md(":gray[{}]", about))
 
 
 def chart(fig: go.Figure, shown: pd.DataFrame, name: str, alt: str) -> None:
@@ -28,14 +32,19 @@ def chart(fig: go.Figure, shown: pd.DataFrame, name: str, alt: str) -> None:
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     with st.container(border=True):
         st.plotly_chart(
-            fig, width="stretch", theme=None, key=f"chart-{slug}", config=modebar(slug), alt=alt
+            fig,
+            width="stretch",
+            theme=None,
+            key=f"chart-{slug}",
+            config=modebar(slug[-FILE_NAME:]),
+            alt=alt,
         )
         with st.container(horizontal=True, horizontal_alignment="right", gap="small"):
             download_csv(shown, slug)
             st.download_button(
                 "Figure (HTML)",
-                lambda: fig.to_html(include_plotlyjs=True, config=modebar(slug)),
-                f"{slug}.html",
+                lambda: fig.to_html(include_plotlyjs=True, config=modebar(slug[-FILE_NAME:])),
+                f"{slug[-FILE_NAME:]}.html",
                 "text/html",
                 key=f"html-{slug}",
                 on_click="ignore",
@@ -58,7 +67,7 @@ def download_csv(frame: pd.DataFrame, slug: str) -> None:
     st.download_button(
         f"Data (CSV, {len(frame):,} rows)",
         lambda: frame.to_csv(index=False).encode(),
-        f"{slug}.csv",
+        f"{slug[-FILE_NAME:]}.csv",
         "text/csv",
         key=f"csv-{slug}",
         on_click="ignore",
@@ -77,7 +86,15 @@ def pick(
 ) -> T:
     """A select box whose choice is part of the page's address."""
     index = options.index(default) if default is not None and default in options else 0
-    chosen = st.selectbox(label, options, index, names, key=key, help=help, bind="query-params")
+    chosen = st.selectbox(
+        label,
+        options,
+        index,
+        lambda option: plain(names(option)),
+        key=key,
+        help=help,
+        bind="query-params",
+    )
     return options[index] if chosen is None else chosen
 
 
@@ -110,18 +127,22 @@ def probe_axis(suite: str, probe: str, kind: AxisKind) -> PhaseAxis:
 def explain_gaps(axis: PhaseAxis) -> None:
     """Say in words which phases the figures above leave out, and why."""
     notes = [
-        f"**Phase {phases(rows)}**: {GAP_TEXT[status]}. {_WHY[status]}"
+        md("**Phase {}**: {}. {}", phases(rows), GAP_TEXT[status], _WHY[status])
         for status in ("absent", "stateless", "missing", "failed")
         if (rows := [int(p) for p in axis.table.loc[axis.table["gap"] == status, "phase"]])
     ]
     if axis.unplaced:
         unit = "step" if axis.kind == "step" else "token count"
         notes.append(
-            f"**Phase {phases(axis.unplaced)}**: the {unit} of the checkpoint is not known, so it "
-            f"has no place on this axis."
+            md(
+                "**Phase {}**: the {} of the checkpoint is not known, so it has no place on this "
+                "axis.",
+                phases(axis.unplaced),
+                unit,
+            )
         )
     if notes:
-        st.caption("  \n".join(notes))
+        st.caption(joined(notes))
 
 
 _WHY = {
@@ -144,16 +165,16 @@ def phases(numbers: Sequence[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in spans)
 
 
-def definition(row: pd.Series) -> str:
+def definition(row: pd.Series) -> Markdown:
     """The formula of a metric and where it comes from, as one line of Markdown."""
     if pd.isna(row["formula"]):
-        return f"**{row['metric']}**: the store holds no definition of this metric."
-    unit = f" [{row['unit']}]" if row["unit"] else ""
-    source = f" · *{row['source']}*" if row["source"] else ""
-    return f"**{row['metric']}**{unit} = `{row['formula']}`{source}"
+        return md("**{}**: the store holds no definition of this metric.", row["metric"])
+    unit = md(" [{}]", row["unit"]) if row["unit"] else ""
+    source = md(" · *{}*", row["source"]) if row["source"] else ""
+    return md("**{}**{} = {:code}{}", row["metric"], unit, row["formula"], source)
 
 
 def nothing(what: str, command: str) -> None:
     """A page that has nothing to show says so, and names the command that changes it."""
-    st.info(f"{what} Run this, then reload the page:")
+    st.info(md("{} Run this, then reload the page:", what))
     st.code(command, language="bash")

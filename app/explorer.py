@@ -17,6 +17,7 @@ from app.components import (
     probe_axis,
 )
 from app.data import load
+from app.escape import md, shell
 from app.figures.axis import AxisKind
 from app.figures.heatmap import layer_heatmap
 from app.figures.lines import phase_lines
@@ -74,7 +75,7 @@ def choose(suite: str, probe: str, key: str, *, metric: str, module: str) -> Cho
     menu = load("metric_menu", suite, probe)
     if menu.empty:
         nothing(f"Nothing of the probe {probe!r} is in the store for the suite {suite!r} yet.",
-                f"workbench probe {suite} --probes {probe}")  # fmt: skip
+                f"workbench probe {shell(suite)} --probes {shell(probe)}")  # fmt: skip
         return None
     viewed = bool(menu["view"].notna().any())
     columns = iter(
@@ -244,4 +245,4 @@ def _explain_missing(suite: str, choice: Choice) -> None:
     missing = load("missing_values", suite, *_which(choice))
     for reason, rows in missing.groupby("reason"):
         which = phases([int(p) for p in rows["phase"].unique()])
-        st.caption(f"No value in {len(rows)} places (phase {which}): {reason}.")
+        st.caption(md("No value in {} places (phase {}): {}.", len(rows), which, reason))

@@ -7,6 +7,7 @@ import streamlit as st
 from analysis_db.errors import StoreError
 from app.components import nothing
 from app.data import load, one_connection, store_path
+from app.escape import md, plain
 
 PAGES = [
     st.Page("screens/overview.py", title="Overview", default=True),
@@ -39,12 +40,19 @@ def choose_suite() -> bool:
         chosen = st.selectbox(
             "Suite",
             names,
+            format_func=plain,
             key="suite",
             bind="query-params",
             disabled=len(names) == 1,
         )
         changed = datetime.fromtimestamp(store_path().stat().st_mtime, UTC)
-        st.caption(f"Store `{store_path().name}`, changed {changed:%Y-%m-%d %H:%M} UTC. Read-only.")
+        st.caption(
+            md(
+                "Store {:code}, changed {:%Y-%m-%d %H:%M} UTC. Read-only.",
+                store_path().name,
+                changed,
+            )
+        )
     st.session_state["chosen_suite"] = chosen or names[0]
     return True
 
@@ -55,7 +63,7 @@ def main() -> None:
     page = st.navigation({"Training-Dynamics Workbench": PAGES})
     if not store_path().exists():
         st.header("Nothing here yet", anchor=False)
-        nothing(f"There is no metrics store at `{store_path()}`.", "workbench demo")
+        nothing(f"There is no metrics store at {store_path()}.", "workbench demo")
         st.caption(
             "The demo trains a tiny model through 27 phases, offline, and takes some minutes. "
             "If your store lies elsewhere, start the dashboard with WORKBENCH_HOME set to it."
@@ -69,7 +77,7 @@ def main() -> None:
                 st.header("The store is empty", anchor=False)
                 nothing("The metrics store holds no suite yet.", "workbench demo")
     except StoreError as error:
-        st.error(str(error))
+        st.error(md("{}", error))
 
 
 main()

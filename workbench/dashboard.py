@@ -5,9 +5,23 @@ import socket
 import subprocess
 import sys
 
-from app.options import streamlit_arguments
+from app.options import MAIN, streamlit_arguments
 from workbench.errors import WorkbenchError
 from workbench.settings import Home
+
+
+def start(home: Home, host: str, port: int) -> "subprocess.Popen[bytes]":
+    """Start the server so that nothing in the working directory becomes part of it.
+
+    Neither a module there, which ``python -m`` alone would import instead of ours, nor
+    ``.streamlit/config.toml``, which can name fonts on another host.
+    """
+    environment = os.environ | {"WORKBENCH_HOME": str(home.root)}
+    if path := os.environ.get("PYTHONPATH"):  # its relative entries are those of our directory
+        entries = map(os.path.abspath, path.split(os.pathsep))
+        environment["PYTHONPATH"] = os.pathsep.join(entries)
+    command = [sys.executable, "-P", "-m", *streamlit_arguments(port, host)]
+    return subprocess.Popen(command, env=environment, cwd=MAIN.parent, stdout=subprocess.DEVNULL)
 
 
 def serve(home: Home, host: str, port: int) -> int:
@@ -24,9 +38,7 @@ def serve(home: Home, host: str, port: int) -> int:
                 f"Port {port} on {host} cannot be used ({error.strerror}): choose another with "
                 f"`workbench app --port {port + 1}`."
             ) from None
-    command = [sys.executable, "-m", *streamlit_arguments(port, host)]
-    environment = os.environ | {"WORKBENCH_HOME": str(home.root)}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    process = start(home, host, port)
     try:
         return process.wait()
     except KeyboardInterrupt:

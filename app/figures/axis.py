@@ -13,6 +13,7 @@ from typing import Any, Literal
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.escape import pseudo_html
 from app.figures.theme import GAP, MUTED, stage_ink, stage_name, stage_tint
 from app.frames import rows_of
 
@@ -81,13 +82,13 @@ class PhaseAxis:
         return [None if value is None or pd.isna(value) else float(value) for value in found]
 
     def hover(self) -> list[str]:
-        """What a hover text says of each phase."""
+        """What a hover text says of each phase, as Plotly's pseudo-HTML."""
         return [_describe(row) for row in rows_of(self.table)]
 
 
 def _describe(row: Any) -> str:
-    own_name = "" if row.label.lower() == f"phase {row.phase}" else f" · {row.label}"
-    lines = [f"<b>Phase {row.phase}</b>{own_name} ({stage_name(row.stage)})"]
+    own_name = "" if row.label.lower() == f"phase {row.phase}" else f" · {pseudo_html(row.label)}"
+    lines = [f"<b>Phase {row.phase}</b>{own_name} ({pseudo_html(stage_name(row.stage))})"]
     known = [] if pd.isna(row.step) else [f"step {int(row.step):,}"]
     known += [] if pd.isna(row.tokens_b) else [f"{_tokens(row.tokens_b)} tokens"]
     return "<br>".join(lines + ([" · ".join(known)] if known else []))
@@ -191,7 +192,7 @@ def draw_stages(fig: go.Figure, bands: Iterable[tuple[str, float, float]], *, ti
             y=1 + strip / 2,
             xref="x",
             yref="paper",
-            text=f"<b>{stage_name(stage)}</b>",
+            text=f"<b>{pseudo_html(stage_name(stage))}</b>",
             showarrow=False,
             font={"size": 11, "color": stage_ink(stage)},
             yanchor="middle",

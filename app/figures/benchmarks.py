@@ -5,9 +5,10 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.escape import pseudo_html
 from app.figures.axis import PhaseAxis, draw_axis
 from app.figures.lines import style
-from app.figures.theme import figure, number
+from app.figures.theme import figure, number, text_title
 from app.frames import rows_of
 
 SAMPLING = 1.96
@@ -34,7 +35,7 @@ def measured_scores(
             go.Scatter(
                 x=axis.x,
                 y=y,
-                name=task,
+                name=pseudo_html(task),
                 legendgroup=task,
                 mode="lines+markers",
                 connectgaps=False,
@@ -42,15 +43,15 @@ def measured_scores(
                 marker={"symbol": marker, "size": 7, "color": colour},
                 error_y=_lone_errors(y, stderr, colour),
                 text=[
-                    f"{h}<br>{task} {metric}: <b>{number(v)}</b> ± {number(s and SAMPLING * s)}"
-                    f"<br>n = {number(c)}"
+                    f"{h}<br>{pseudo_html(f'{task} {metric}')}: <b>{number(v)}</b> "
+                    f"± {number(s and SAMPLING * s)}<br>n = {number(c)}"
                     for h, v, s, c in zip(axis.hover(), y, stderr, count, strict=True)
                 ],
                 hovertemplate="%{text}<extra></extra>",
             )
         )
     fig.update_layout(showlegend=True)
-    fig.update_yaxes(title={"text": f"{metric} (band: task sampling error, 1.96 stderr)"})
+    fig.update_yaxes(title=text_title(f"{metric} (band: task sampling error, 1.96 stderr)"))
     draw_axis(fig, axis)
     return fig
 
@@ -92,7 +93,7 @@ def compared_scores(
             go.Scatter(
                 x=[place[int(phase)] for phase in rows["phase"]],
                 y=rows["value"].tolist(),
-                name=str(name),
+                name=pseudo_html(name),
                 legendgroup=str(name),
                 mode="markers",
                 marker={
@@ -113,11 +114,11 @@ def compared_scores(
 
 def _said(phase: str, row: Any) -> str:
     """The hover text of a score."""
-    text = f"{phase}<br>{row.series}: <b>{number(row.value)} %</b>"
+    text = f"{phase}<br>{pseudo_html(row.series)}: <b>{number(row.value)} %</b>"
     if not pd.isna(row.stderr):
         text += f" ± {number(SAMPLING * row.stderr)}"
     if row.source == "published":
-        text += f"<br>{row.model}; published, not measured here"
+        text += f"<br>{pseudo_html(row.model)}; published, not measured here"
     return text
 
 
@@ -131,7 +132,7 @@ def _band(band: tuple[list[float], list[float]], colour: str, name: str) -> go.S
         fillcolor=colour,
         opacity=0.18,
         line={"width": 0},
-        name=f"{name}: task sampling error",
+        name=pseudo_html(f"{name}: task sampling error"),
         legendgroup=name,
         showlegend=False,
         hoverinfo="skip",
@@ -187,7 +188,7 @@ def published_scores(
             go.Scatter(
                 x=[place[int(phase)] for phase in rows["phase"]],
                 y=rows["value"].tolist(),
-                name=task,
+                name=pseudo_html(task),
                 mode="markers",
                 marker={
                     "symbol": f"{marker}-open",
@@ -196,8 +197,8 @@ def published_scores(
                     "line": {"width": 2, "color": colour},
                 },
                 text=[
-                    f"{label[int(r.phase)]}<br>{r.model}, {task}: <b>{number(r.value)}</b>"
-                    "<br>published, not measured here"
+                    f"{label[int(r.phase)]}<br>{pseudo_html(f'{r.model}, {task}')}: "
+                    f"<b>{number(r.value)}</b><br>published, not measured here"
                     for r in rows_of(rows)
                 ],
                 hovertemplate="%{text}<extra></extra>",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import plotly.graph_objects as go
 
-from app.figures.theme import GAP, MAGNITUDE, SIGNED
+from app.figures.theme import GAP, MAGNITUDE, SIGNED, text_title
 
 _BACKGROUND = "#F4F6F8"
 
@@ -38,7 +38,7 @@ def scale(z: np.ndarray) -> dict[str, object]:
 def colorbar(title: str) -> dict[str, object]:
     """A thin bar with its title along it."""
     return {
-        "title": {"text": title, "side": "right", "font": {"size": 13}},
+        "title": text_title(title, side="right", font={"size": 13}),
         "thickness": 14,
         "outlinewidth": 0,
     }

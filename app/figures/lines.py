@@ -6,8 +6,9 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
+from app.escape import pseudo_html
 from app.figures.axis import PhaseAxis, draw_axis
-from app.figures.theme import DASHES, MARKERS, PALETTE, figure, log_axis, number
+from app.figures.theme import DASHES, MARKERS, PALETTE, figure, log_axis, number, text_title
 
 
 def style(index: int, ordered: int = 0) -> tuple[str, str, str]:
@@ -52,13 +53,13 @@ def phase_lines(
             go.Scatter(
                 x=axis.x,
                 y=y,
-                name=f"{prefix}{key}",
+                name=pseudo_html(f"{prefix}{key}"),
                 mode="lines+markers",
                 connectgaps=False,
                 line={"color": colour, "dash": dash, "width": 2},
                 marker={"symbol": marker, "size": 6, "color": colour},
                 text=[
-                    f"{h}<br>{prefix}{key}: <b>{number(v)}</b>"
+                    f"{h}<br>{pseudo_html(f'{prefix}{key}')}: <b>{number(v)}</b>"
                     for h, v in zip(axis.hover(), y, strict=True)
                 ],
                 hovertemplate="%{text}<extra></extra>",
@@ -69,6 +70,6 @@ def phase_lines(
         fig.update_yaxes(log_axis(frame["value"]))
     elif (frame["value"] >= 0).all():
         fig.update_yaxes(rangemode="nonnegative")
-    fig.update_yaxes(title={"text": y_title})
+    fig.update_yaxes(title=text_title(y_title))
     draw_axis(fig, axis)
     return fig

@@ -3,6 +3,7 @@
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.escape import pseudo_html
 from app.figures.axis import PhaseAxis, draw_stages
 from app.figures.theme import GAP, PALETTE, PATTERNS, figure
 from app.frames import rows_of
@@ -31,7 +32,7 @@ def mix_bars(
                 x=[at for at, _ in places],
                 width=[width for _, width in places],
                 y=[float(v) * scale for v in rows[value]],
-                name=str(part),
+                name=pseudo_html(part),
                 marker={
                     "color": PALETTE[i % len(PALETTE)],
                     "line": {"width": 0.5, "color": "white"},
@@ -45,8 +46,8 @@ def mix_bars(
                     },
                 },
                 text=[
-                    f"phase {r.phase}, run {r.run}<br>{part}: <b>{100 * r.share:.1f} %</b>, "
-                    f"{r.tokens_b:.4g} B tokens"
+                    f"phase {r.phase}, run {pseudo_html(r.run)}<br>{pseudo_html(part)}: "
+                    f"<b>{100 * r.share:.1f} %</b>, {r.tokens_b:.4g} B tokens"
                     for r in rows_of(rows)
                 ],
                 textposition="none",
@@ -86,6 +87,7 @@ def _name_runs(fig: go.Figure, phase: int, runs: list[str]) -> None:
     for run in runs:
         at, _ = _place(phase, runs, run)
         fig.add_annotation(
-            x=at, y=0.02, xref="x", yref="paper", text=run, textangle=-90, showarrow=False,
-            yanchor="bottom", font={"size": 10, "color": "black"}, bgcolor="rgba(255,255,255,0.8)",
+            x=at, y=0.02, xref="x", yref="paper", text=pseudo_html(run), textangle=-90,
+            showarrow=False, yanchor="bottom", font={"size": 10, "color": "black"},
+            bgcolor="rgba(255,255,255,0.8)",
         )  # fmt: skip

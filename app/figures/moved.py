@@ -3,7 +3,8 @@
 import pandas as pd
 import plotly.graph_objects as go
 
-from app.figures.theme import GAP, MUTED, PALETTE, figure, number
+from app.escape import pseudo_html
+from app.figures.theme import GAP, MUTED, PALETTE, figure, number, text_title
 from app.frames import rows_of
 
 
@@ -23,8 +24,8 @@ def moved_points(
             textposition="top center",
             textfont={"size": 10, "color": MUTED},
             customdata=[
-                f"phase {row.phase_a} to {row.phase_b}<br>{y_title}: "
-                f"<b>{number(row.metric_change)}</b><br>{x_title}: "
+                f"phase {row.phase_a} to {row.phase_b}<br>{pseudo_html(y_title)}: "
+                f"<b>{number(row.metric_change)}</b><br>{pseudo_html(x_title)}: "
                 f"<b>{number(row.companion_change)}</b>"
                 for row in rows_of(changes)
             ],
@@ -32,7 +33,7 @@ def moved_points(
         )
     )
     zero = {"zeroline": True, "zerolinecolor": GAP, "zerolinewidth": 1}
-    fig.update_xaxes(title={"text": x_title, "standoff": 8}, **zero)
-    fig.update_yaxes(title={"text": y_title}, **zero)
+    fig.update_xaxes(title=text_title(x_title, standoff=8), **zero)
+    fig.update_yaxes(title=text_title(y_title), **zero)
     fig.update_layout(showlegend=False)
     return fig

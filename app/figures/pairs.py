@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.escape import pseudo_html
 from app.figures.axis import GAP_TEXT, PhaseAxis, draw_axis
 from app.figures.cells import cells, colorbar, hatch, scale
-from app.figures.theme import PALETTE, figure, number, with_unit
+from app.figures.theme import PALETTE, figure, number, text_title, with_unit
 from app.frames import rows_of
 
 
@@ -27,7 +28,9 @@ def pair_matrix(
     hover = [["" for _ in phases] for _ in phases]
     for row in rows_of(frame):
         i, j = at[row.phase_a], at[row.phase_b]
-        text = f"<b>Phases {row.phase_a} and {row.phase_b}</b><br>{name}: {_value(row)}"
+        text = (
+            f"<b>Phases {row.phase_a} and {row.phase_b}</b><br>{pseudo_html(name)}: {_value(row)}"
+        )
         z[i, j] = z[j, i] = row.value
         hover[i][j] = hover[j][i] = text
     fig = figure(title, subtitle, height=640)
@@ -119,7 +122,7 @@ def change_line(
             showlegend=False,
         )
     )
-    fig.update_yaxes(title={"text": with_unit(name, unit)})
+    fig.update_yaxes(title=text_title(with_unit(name, unit)))
     draw_axis(fig, axis)
     return fig
 

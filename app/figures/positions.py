@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.escape import pseudo_html
 from app.figures.lines import style
 from app.figures.theme import figure, number
 from app.frames import rows_of
@@ -38,8 +39,9 @@ def position_lines(
                 text=[
                     ""
                     if row is None
-                    else f"{row.label}<br>positions {name}: <b>{number(float(row.nll))}</b> "
-                    f"nats/token<br>mean of {int(row.tokens):,} tokens"
+                    else f"{pseudo_html(row.label)}<br>positions {name}: "
+                    f"<b>{number(float(row.nll))}</b> nats/token"
+                    f"<br>mean of {int(row.tokens):,} tokens"
                     for row, name in zip(found, names, strict=True)
                 ],
                 hovertemplate="%{text}<extra></extra>",

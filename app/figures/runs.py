@@ -7,8 +7,9 @@ from itertools import pairwise
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.escape import pseudo_html
 from app.figures.lines import style
-from app.figures.theme import GAP, INK, Y_AXIS, figure, log_axis
+from app.figures.theme import GAP, INK, Y_AXIS, figure, log_axis, text_title
 from app.figures.training import DRAWN_POINTS, thin
 from app.frames import rows_of
 
@@ -48,7 +49,7 @@ def run_panels(
         panel = {
             **Y_AXIS,
             "domain": [max(0.0, 1 - (i + 1) * room + 0.03), 1 - i * room - 0.03],
-            "title": {"text": name, "font": {"size": 13}},
+            "title": text_title(name, font={"size": 13}),
             **(log_axis(values.dropna()) if log else {}),
         }
         fig.update_layout({axis.replace("y", "yaxis"): panel})
@@ -66,9 +67,10 @@ def _draw(
     x, y = broken(holds)
     fig.add_trace(
         go.Scatter(
-            x=x, y=y, yaxis=axis, name=series.run, legendgroup=series.run, showlegend=first,
-            mode="lines", connectgaps=False, line={"color": colour, "dash": dash, "width": 1.4},
-            hovertemplate=f"{series.run}, step %{{x:,}}: <b>%{{y:.5g}}</b><extra></extra>",
+            x=x, y=y, yaxis=axis, name=pseudo_html(series.run), legendgroup=series.run,
+            showlegend=first, mode="lines", connectgaps=False,
+            line={"color": colour, "dash": dash, "width": 1.4},
+            hovertemplate="%{fullData.name}, step %{x:,}: <b>%{y:.5g}</b><extra></extra>",
         )
     )  # fmt: skip
     for attempt, left in history[~history["holds"]].groupby("attempt"):
@@ -76,9 +78,10 @@ def _draw(
         fig.add_trace(
             go.Scatter(
                 x=drawn["step"].tolist(), y=_numbers(drawn["value"]), yaxis=axis, name="overridden",
+                text=[pseudo_html(series.run)] * len(drawn),
                 legendgroup=series.run, showlegend=False, mode="lines", connectgaps=False,
                 opacity=0.6, line={"color": colour, "dash": "dot", "width": 1},
-                hovertemplate=f"{series.run}, attempt {attempt}, overridden by a restart, "
+                hovertemplate=f"%{{text}}, attempt {attempt}, overridden by a restart, "
                 "step %{x:,}: <b>%{y:.5g}</b><extra></extra>",
             )
         )  # fmt: skip
@@ -96,7 +99,10 @@ def _draw(
                 marker={"symbol": "triangle-down", "size": 10, "color": colour,
                         "line": {"color": INK, "width": 1}},
                 text=[
-                    f"{row.severity} spike from step {row.start_step:,}, found by {row.detector}"
+                    pseudo_html(
+                        f"{row.severity} spike from step {row.start_step:,}, found by "
+                        f"{row.detector}"
+                    )
                     for row in rows_of(spikes)
                 ],
                 hovertemplate="%{text}<br>peak <b>%{y:.5g}</b> at step %{x:,}<extra></extra>",

@@ -11,6 +11,8 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from app.escape import pseudo_html
+
 INK = "#1F2933"
 MUTED = "#6B7785"
 RULE = "#E4E8ED"
@@ -73,7 +75,10 @@ def modebar(name: str) -> dict[str, Any]:
 
 
 def figure(title: str, subtitle: str = "", height: int = 400, top: int = 80) -> go.Figure:
-    """An empty figure with our look; ``top`` is the room for title, subtitle and stage strip."""
+    """An empty figure with our look; ``top`` is the room for title, subtitle and stage strip.
+
+    Title and subtitle are shown as they are written.
+    """
     fig = go.Figure()
     fig.update_layout(
         template="none",
@@ -84,8 +89,8 @@ def figure(title: str, subtitle: str = "", height: int = 400, top: int = 80) -> 
         font={"family": FONT, "size": 13, "color": INK},
         colorway=list(PALETTE),
         title={
-            "text": f"<b>{title}</b><br>"
-            f'<span style="font-size:13px;color:{MUTED}">{subtitle}</span>',
+            "text": f"<b>{pseudo_html(title)}</b><br>"
+            f'<span style="font-size:13px;color:{MUTED}">{pseudo_html(subtitle)}</span>',
             "font": {"size": 17, "color": INK},
             "x": 0,
             "xref": "container",
@@ -102,6 +107,11 @@ def figure(title: str, subtitle: str = "", height: int = 400, top: int = 80) -> 
     fig.update_xaxes(X_AXIS)
     fig.update_yaxes(Y_AXIS)
     return fig
+
+
+def text_title(text: str, **options: Any) -> dict[str, Any]:
+    """The title of an axis or a colour bar, shown as it is written."""
+    return {"text": pseudo_html(text), **options}
 
 
 def log_axis(values: Iterable[float | None]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.escape import pseudo_html
 from app.figures.axis import AxisKind, PhaseAxis, draw_axis, draw_stages, phase_axis
 from app.figures.theme import GAP, INK, MUTED, figure, stage_ink, stage_name, stage_tint
 from app.frames import rows_of
@@ -54,7 +55,7 @@ def time_line(
                 y=[0.0] * len(chosen),
                 width=0.9,
                 orientation="h",
-                name=stage_name(stage),
+                name=pseudo_html(stage_name(stage)),
                 showlegend=False,
                 marker={
                     "color": stage_tint(stage),
@@ -134,9 +135,9 @@ def _mark(
 
 
 def _sentences(messages: Iterable[str], shown: int = 3) -> list[str]:
-    """The first few, in lines that a hover text has room for."""
+    """The first few, in lines that a hover text has room for, as Plotly's pseudo-HTML."""
     every = list(messages)
-    lines = [line for message in every[:shown] for line in wrap(message, 70)]
+    lines = [pseudo_html(line) for message in every[:shown] for line in wrap(message, 70)]
     more = len(every) - shown
     return lines + ([f"and {more} more, in the table below"] if more > 0 else [])
 
@@ -174,7 +175,7 @@ def _describe(hover: str, phase: Any) -> str:
     if pd.isna(phase.repo_id):
         parts.append("<b>no published checkpoint</b>")
     else:
-        parts.append(f"{phase.repo_id} ({phase.form})")
+        parts.append(pseudo_html(f"{phase.repo_id} ({phase.form})"))
     return "<br>".join(parts)
 
 
@@ -193,7 +194,7 @@ def coverage_matrix(
         fig.add_trace(
             go.Scatter(
                 x=cells["phase"].tolist(),
-                y=cells["probe"].tolist(),
+                y=[pseudo_html(probe) for probe in cells["probe"]],
                 mode="markers+text",
                 name=f"{sign}  {status}",
                 marker={
@@ -205,14 +206,15 @@ def coverage_matrix(
                 text=[sign] * len(cells),
                 textfont={"color": ink, "size": 14},
                 hovertext=[
-                    f"{hover[phase]}<br>{probe}: <b>{meaning}</b>"
+                    f"{hover[phase]}<br>{pseudo_html(probe)}: <b>{meaning}</b>"
                     for phase, probe in zip(cells["phase"], cells["probe"], strict=True)
                 ],
                 hovertemplate="%{hovertext}<extra></extra>",
                 showlegend=bool(len(cells)),
             )
         )
-    fig.update_yaxes(categoryorder="array", categoryarray=probes, showgrid=False, ticks="")
+    fig.update_yaxes(type="category", categoryorder="array", showgrid=False, ticks="")
+    fig.update_yaxes(categoryarray=[pseudo_html(probe) for probe in probes])
     fig.update_yaxes(range=[-0.6, len(probes) - 0.4])
     fig.update_layout(
         legend={

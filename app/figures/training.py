@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from app.escape import pseudo_html
 from app.figures.axis import draw_gap, draw_stages
 from app.figures.lines import style
-from app.figures.theme import MUTED, PALETTE, Y_AXIS, figure, log_axis
+from app.figures.theme import MUTED, PALETTE, Y_AXIS, figure, log_axis, text_title
 from app.frames import rows_of
 
 DRAWN_POINTS = 4000
@@ -56,17 +57,17 @@ def training_curves(
                 x=drawn[x].tolist(),
                 y=[None if pd.isna(v) else float(v) for v in drawn["value"]],
                 yaxis=axis,
-                name=name,
+                name=pseudo_html(name),
                 mode="lines",
                 connectgaps=False,
                 line={"color": PALETTE[i % len(PALETTE)], "width": 1.4},
-                hovertemplate=f"{x} %{{x:,}}<br>{name}: <b>%{{y:.4g}}</b><extra></extra>",
+                hovertemplate=x + " %{x:,}<br>%{fullData.name}: <b>%{y:.4g}</b><extra></extra>",
             )
         )
         panel = {
             **Y_AXIS,
             "domain": [max(0.0, top - room), top],
-            "title": {"text": name, "font": {"size": 13}},
+            "title": text_title(name, font={"size": 13}),
             **(log_axis(drawn["value"]) if name in log else {}),
         }
         fig.update_layout({axis.replace("y", "yaxis"): panel})
@@ -103,7 +104,7 @@ def layer_curves(
                 hovertemplate=f"layer {layer}, {x} %{{x:,}}: <b>%{{y:.4g}}</b><extra></extra>",
             )
         )
-    fig.update_yaxes(title={"text": y_title}, **(log_axis(frame["value"]) if log else {}))
+    fig.update_yaxes(title=text_title(y_title), **(log_axis(frame["value"]) if log else {}))
     _mark_phases(fig, phases, frame, x)
     return fig
 

@@ -12,10 +12,11 @@ from app.benchmark_series import (
 )
 from app.components import chart, explain_gaps, heading, nothing, phases, pick, pick_axis, table
 from app.data import load, suite
+from app.escape import md, plain, shell
 from app.figures.axis import AxisKind, PhaseAxis, phase_axis
 from app.figures.benchmarks import compared_scores, measured_scores, published_scores
 
-SAMPLING_ERROR = (
+SAMPLING_ERROR = md(
     "**Band: task sampling error**, ± 1.96 standard errors as lm-eval reports them: how far the "
     "score would move with another draw of documents. It is not the error over seeds."
 )
@@ -51,8 +52,10 @@ def beside(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
     )
     chart(fig, rows, f"{name}-beside-{benchmark}", f"Published and measured {benchmark}.")
     st.caption(
-        f"{SAMPLING_ERROR}  \nThe authors' harness and prompts are not lm-eval's: compare trends, "
-        "not digits."
+        md(
+            "{}  \nThe authors' harness and prompts are not lm-eval's: compare trends, not digits.",
+            SAMPLING_ERROR,
+        )
     )
     explain_gaps(axis)
 
@@ -62,7 +65,7 @@ def measured(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
     st.subheader("Measured here", anchor=False)
     if scores.empty:
         nothing("No benchmark has been measured for this suite.",
-                f"workbench probe {name} --probes benchmarks")  # fmt: skip
+                f"workbench probe {shell(name)} --probes benchmarks")  # fmt: skip
         return
     groups = by_group(scores, load("benchmark_tasks"))
     left, middle, right = st.columns([1, 1, 2], vertical_alignment="bottom")
@@ -75,7 +78,9 @@ def measured(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
     rows = rows[rows["metric"] == metric]
     series = sorted(rows["series"].unique())
     with right:
-        chosen = st.multiselect("Tasks", series, default=series[:8], key=f"tasks_{group}_{metric}")
+        chosen = st.multiselect(
+            "Tasks", series, default=series[:8], format_func=plain, key=f"tasks_{group}_{metric}"
+        )
     rows = rows[rows["series"].isin(chosen)]
     better = rows["higher_is_better"].dropna().unique().tolist()
     direction = {(True,): "higher is better", (False,): "lower is better"}.get(tuple(better), "")
@@ -99,7 +104,8 @@ def measured(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
     told = rows[["run_id", "task"]].merge(load("warnings", name), on="run_id")
     for warning, of in told.groupby("warning"):
         tasks = ", ".join(sorted(of["task"].unique()))
-        st.warning(f"**{tasks}**, phase {phases(sorted(of['phase'].unique()))}: {warning}.")
+        which = phases(sorted(of["phase"].unique()))
+        st.warning(md("**{}**, phase {}: {}.", tasks, which, warning))
     st.caption(SAMPLING_ERROR)
     explain_gaps(axis)
 
@@ -122,6 +128,7 @@ def published(name: str, scores: pd.DataFrame, kind: AxisKind) -> None:
             "Published tasks",
             tasks,
             default=sorted(often[often > 2].index) or tasks[:3],
+            format_func=plain,
             key="published_tasks",
         )
         rows = per_phase[per_phase["task"].isin(chosen)]

@@ -5,6 +5,7 @@ import streamlit as st
 
 from app.components import chart, definition, explain_gaps, heading, nothing, pick, pick_axis
 from app.data import load, suite
+from app.escape import md, shell
 from app.figures.axis import AxisKind, PhaseAxis, phase_axis
 from app.figures.pairs import change_line, neighbours, pair_matrix
 
@@ -26,8 +27,12 @@ def pairs_axis(name: str, frame: pd.DataFrame, kind: AxisKind) -> PhaseAxis:
 def alarms(name: str) -> None:
     for row in load("identity_alarms", name).to_dict("records"):
         st.error(
-            f"**{row['label_a']} and {row['label_b']} hold the same weights**: one of them is "
-            "probably not the checkpoint that it is said to be."
+            md(
+                "**{} and {} hold the same weights**: one of them is probably not the checkpoint "
+                "that it is said to be.",
+                row["label_a"],
+                row["label_b"],
+            )
         )
 
 
@@ -39,7 +44,7 @@ def page() -> None:
     if choices.empty:
         nothing(
             "No two phases of this suite have been compared.",
-            f"workbench probe {name} --probes changes",
+            f"workbench probe {shell(name)} --probes changes",
         )
         return
     held = set(choices["metric"])
@@ -80,7 +85,9 @@ def page() -> None:
     )  # fmt: skip
     chart(fig, line, f"{slug}-neighbours", f"{metric} of {where} between neighbouring phases.")
     for reason in load("pair_reasons", name).to_dict("records"):
-        st.caption(f"{reason['pairs']} pairs of {reason['kind']} sketches: {reason['reason']}")
+        st.caption(
+            md("{} pairs of {} sketches: {}", reason["pairs"], reason["kind"], reason["reason"])
+        )
 
 
 page()

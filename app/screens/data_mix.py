@@ -4,6 +4,7 @@ import streamlit as st
 
 from app.components import chart, heading, pick, table
 from app.data import load, suite
+from app.escape import joined, md
 from app.figures.axis import phase_axis
 from app.figures.mix import mix_bars
 
@@ -53,14 +54,19 @@ def notes(name: str) -> None:
     for phase, rows in buckets.groupby("phase"):
         shares = rows.groupby("run")["instruction"].sum()
         if len(shares) > 1:
-            runs = ", ".join(f"**{run}** {100 * share:.1f} %" for run, share in shares.items())
+            each = (md("**{}** {:.1f} %", run, 100 * share) for run, share in shares.items())
             st.caption(
-                f"Phase {phase} has {len(shares)} runs, side by side in its place. Their shares of "
-                f"instruction data (the buckets -SFT): {runs}."
+                md(
+                    "Phase {} has {} runs, side by side in its place. Their shares of instruction "
+                    "data (the buckets -SFT): {}.",
+                    phase,
+                    len(shares),
+                    joined(each, ", "),
+                )
             )
     phases = load("phases", name)
     for phase in phases.loc[phases["repo_id"].isna(), "phase"]:
-        st.caption(f"Phase {phase}: its checkpoint is not published, its data mix is.")
+        st.caption(md("Phase {}: its checkpoint is not published, its data mix is.", phase))
 
 
 page()

@@ -15,6 +15,7 @@ from app.components import (
     probe_axis,
 )
 from app.data import load, suite
+from app.escape import md, shell
 from app.explorer import spread
 from app.figures.lines import phase_lines
 from app.figures.positions import position_lines
@@ -31,7 +32,7 @@ def domains(name: str) -> None:
     metrics = [m for m in ("bits_per_byte", "nll") if m in set(menu["metric"])]
     if not metrics:
         nothing("The loss of the fixed text has not been measured for this suite.",
-                f"workbench probe {name} --probes loss")  # fmt: skip
+                f"workbench probe {shell(name)} --probes loss")  # fmt: skip
         return
     left, right = st.columns([1, 3], vertical_alignment="bottom")
     with left:
@@ -63,8 +64,11 @@ def explain_token_sets(name: str) -> None:
     if len(groups) > 1:
         which = " · ".join(f"phase {phases(group)}" for group in groups)
         st.caption(
-            f"Not measured with the same tokens in the same windows: {which}. Compare within these "
-            "groups only, or measure all phases with one `window` (workbench probe --set)."
+            md(
+                "Not measured with the same tokens in the same windows: {}. Compare within these "
+                "groups only, or measure all phases with one `window` (workbench probe --set).",
+                which,
+            )
         )
 
 
@@ -80,7 +84,11 @@ def positions(name: str) -> None:
     measured = sorted(int(phase) for phase in shown["phase"].unique())
     with right:
         chosen = st.multiselect(
-            "Phases in the lines", measured, default=spread(measured), key="loss_phases"
+            "Phases in the lines",
+            measured,
+            default=spread(measured),
+            format_func=str,
+            key="loss_phases",
         )
     if not chosen:
         st.info("Choose at least one phase.")

@@ -6,6 +6,7 @@ import streamlit as st
 from analysis_db.errors import QueryError
 from app.components import chart, definition, heading, nothing, pick, table
 from app.data import load, moved, suite
+from app.escape import md, shell
 from app.figures.moved import moved_points
 
 WITH = {
@@ -60,7 +61,7 @@ def page() -> None:
     measured = coverage.loc[coverage["status"] == "measured", "probe"]
     probes = [probe for probe in sorted(measured.unique()) if len(load("metric_menu", name, probe))]
     if not probes:
-        nothing("Nothing has been measured for this suite.", f"workbench probe {name}")
+        nothing("Nothing has been measured for this suite.", f"workbench probe {shell(name)}")
         return
     probe, metric, view, module, row = choose(name, probes)
     left, middle, right = st.columns([1, 1, 2], vertical_alignment="bottom")
@@ -84,9 +85,9 @@ def page() -> None:
     try:
         found = moved(*chosen)
     except QueryError as error:
-        st.info(str(error))
+        st.info(md("{}", error))
         return
-    st.warning(found.warning)
+    st.warning(md("{}", found.warning))
     shown = found.table[list(COLUMNS)].rename(columns=COLUMNS)
     what = " · ".join(part for part in (metric, module, view) if part)
     table(shown, f"{name}-moved-{what}-{companions}")

@@ -5,6 +5,7 @@ import streamlit as st
 
 from app.components import chart, download_csv, explain_gaps, heading, phases, pick_axis, table
 from app.data import load, suite, totals
+from app.escape import md, shell
 from app.figures.axis import phase_axis, token_unit
 from app.figures.timeline import coverage_matrix, time_line
 from app.figures.training import training_curves
@@ -24,23 +25,23 @@ def facts(name: str, table_of_phases: pd.DataFrame, coverage: pd.DataFrame) -> N
     tokens = table_of_phases["tokens_b"].max()
     numbers = totals(name)
     cells = st.columns(6)
-    cells[0].metric("Phases", len(table_of_phases), border=True)
-    cells[1].metric("Published", f"{published} / {len(table_of_phases)}", border=True)
-    cells[2].metric("On disk", f"{on_disk} / {published}", border=True)
+    cells[0].metric("Phases", md("{}", len(table_of_phases)), border=True)
+    cells[1].metric("Published", md("{} / {}", published, len(table_of_phases)), border=True)
+    cells[2].metric("On disk", md("{} / {}", on_disk, published), border=True)
     cells[3].metric(
         "Measured",
-        f"{measured} / {possible}",
+        md("{} / {}", measured, possible),
         border=True,
         help="Pairs of a published checkpoint and a probe.",
     )
     factor, unit = token_unit(table_of_phases["tokens_b"])
     seen = "unknown" if pd.isna(tokens) else f"{tokens * factor:,.4g} {unit}"
-    cells[5].metric("Training tokens", seen, border=True)
+    cells[5].metric("Training tokens", md("{}", seen), border=True)
     cells[4].metric(
         "Values stored",
-        f"{numbers['values']:,}",
+        md("{:,}", numbers["values"]),
         border=True,
-        help=f"From {numbers['runs']:,} runs that took {numbers['seconds']:,.0f} s in all.",
+        help=md("From {:,} runs that took {:,.0f} s in all.", numbers["runs"], numbers["seconds"]),
     )
 
 
@@ -49,25 +50,33 @@ def audited(name: str, findings: pd.DataFrame) -> None:
     audits = load("audits", name)
     if audits.empty:
         st.caption(
-            "The published checkpoints were never audited (missing or truncated files, phases that "
-            f"serve the same weights, configs that are wrong): `workbench audit {name}` does it "
-            "without downloading weights."
+            md(
+                "The published checkpoints were never audited (missing or truncated files, phases "
+                "that serve the same weights, configs that are wrong): {:code} does it without "
+                "downloading weights.",
+                f"workbench audit {shell(name)}",
+            )
         )
         return
     counts = findings["severity"].value_counts()
     told = [f"{counts[s]} {s}{'s' if counts[s] > 1 else ''}" for s in SEVERITIES if s in counts]
     st.markdown(
-        f"**Audit of phases {phases(audits['phase'].tolist())}** "
-        f"({audits['audited_at'].max():%Y-%m-%d %H:%M} UTC): {', '.join(told) or 'nothing found'}."
+        md(
+            "**Audit of phases {}** ({:%Y-%m-%d %H:%M} UTC): {}.",
+            phases(audits["phase"].tolist()),
+            audits["audited_at"].max(),
+            ", ".join(told) or "nothing found",
+        )
     )
     if findings.empty:
         return
     same = findings.groupby(["severity", "check_id", "message"], sort=False)["phase"]
     rows = same.agg(lambda of: phases(of.tolist())).reset_index()
     rows.columns = ["severity", "check", "finding", "phase"]
-    st.table(rows[["phase", "severity", "check", "finding"]].head(SENTENCES).set_index("phase"))
+    shown = rows[["phase", "severity", "check", "finding"]].head(SENTENCES)
+    st.table(shown.map(lambda cell: md("{}", cell)).set_index("phase"))
     if len(rows) > SENTENCES:
-        st.caption(f"And {len(rows) - SENTENCES} more sentences, all in the CSV.")
+        st.caption(md("And {} more sentences, all in the CSV.", len(rows) - SENTENCES))
     with st.container(horizontal=True, horizontal_alignment="right"):
         download_csv(findings, f"{name}-findings")
 
@@ -79,8 +88,8 @@ def next_steps(name: str, table_of_phases: pd.DataFrame, coverage: pd.DataFrame)
     away = table_of_phases.loc[table_of_phases["repo_id"].notna() & ~here, "phase"].tolist()
     if away:
         which = phases(away)
-        st.markdown(f"**{_count(away)} not on disk** ({which}): fetch from the Hub.")
-        st.code(f"workbench pull {name} --phases {which}", language="bash")
+        st.markdown(md("**{} not on disk** ({}): fetch from the Hub.", _count(away), which))
+        st.code(f"workbench pull {shell(name)} --phases {which}", language="bash")
     open_work = coverage[coverage["status"].isin(["missing", "failed"])]
     commands: dict[tuple[str, str], list[str]] = {}
     for (probe, status), rows in open_work.groupby(["probe", "status"]):
@@ -88,20 +97,23 @@ def next_steps(name: str, table_of_phases: pd.DataFrame, coverage: pd.DataFrame)
         commands.setdefault((str(status), which), []).append(str(probe))
     for (status, which), probes in commands.items():
         verb = "failed" if status == "failed" else "not measured yet"
-        st.markdown(f"**{', '.join(probes)}: phase {which} {verb}.**")
+        st.markdown(md("**{}: phase {} {}.**", ", ".join(probes), which, verb))
+        chosen = shell(",".join(probes))
         st.code(
-            f"workbench probe {name} --phases {which} --probes {','.join(probes)}", language="bash"
+            f"workbench probe {shell(name)} --phases {which} --probes {chosen}", language="bash"
         )
     if coverage.empty:
         st.markdown("**No probe has been run yet.**")
-        st.code(f"workbench probe {name}", language="bash")
+        st.code(f"workbench probe {shell(name)}", language="bash")
     elif not away and open_work.empty:
         st.success("Every published checkpoint has been measured by every probe: nothing is open.")
     failed = load("failures", name)
     if not failed.empty:
-        with st.expander(f"{len(failed)} failed: the errors", expanded=False):
+        with st.expander(md("{} failed: the errors", len(failed)), expanded=False):
             for row in rows_of(failed):
-                st.markdown(f"**Phase {row.phase}, {row.probe}** ({row.started_at:%Y-%m-%d %H:%M})")
+                st.markdown(
+                    md("**Phase {}, {}** ({:%Y-%m-%d %H:%M})", row.phase, row.probe, row.started_at)
+                )
                 st.code(str(row.error), language="text")
 
 
@@ -118,7 +130,7 @@ def training(name: str, table_of_phases: pd.DataFrame) -> None:
     run = runs.iloc[0]
     loss = load("training_series", name_of(run), "loss", None)
     if loss.empty:
-        st.caption(f"The training log of {name_of(run)} has no loss.")
+        st.caption(md("The training log of {} has no loss.", name_of(run)))
         return
     fig = training_curves(
         {"loss [nats/token]": loss},

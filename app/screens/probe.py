@@ -2,6 +2,7 @@
 
 from app.components import heading, nothing, pick
 from app.data import load, suite
+from app.escape import shell
 from app.explorer import choose, explore
 
 OWN_PAGE = ("activations", "attention", "loss", "spectra", "weights")
@@ -14,7 +15,7 @@ def page() -> None:
     )
     probes = sorted(load("probes_with_values", name)["probe"], key=lambda p: (p in OWN_PAGE, p))
     if not probes:
-        nothing("Nothing has been measured of this suite.", f"workbench probe {name}")
+        nothing("Nothing has been measured of this suite.", f"workbench probe {shell(name)}")
         return
     probe = pick("Probe", probes, "any_probe")
     key = f"any_{probe}"

@@ -15,6 +15,7 @@ from analysis_db.sandbox import MEMORY_GB, run_sql
 from app import saved
 from app.components import heading, pick, table
 from app.data import load, store, store_path
+from app.escape import joined, md, plain
 from app.frames import rows_of
 
 ANSWER_BYTES = 64_000_000
@@ -59,6 +60,7 @@ def page() -> None:
     chosen = places[0].selectbox(
         "Examples and saved queries",
         [*(MINE + name for name in mine), *BY_TITLE],
+        format_func=plain,
         key="example",
         index=len(mine),
         on_change=use_chosen,
@@ -78,7 +80,7 @@ def page() -> None:
     )
     example = BY_TITLE.get(chosen or "")
     if example and example.sql == sql:
-        st.caption(example.question)
+        st.caption(md("{}", example.question))
     values = parameters() if "$" in (sql or "") else {}
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.button("Run", type="primary")
@@ -135,7 +137,7 @@ def show_answer(
     else:
         took = time.perf_counter() - started
         cut = " (the row limit; there are more)" if answer.truncated else ""
-        st.caption(f"{answer.table.num_rows:,} rows{cut} in {took:.2f} s")
+        st.caption(md("{:,} rows{} in {:.2f} s", answer.table.num_rows, cut, took))
         table(answer.table.to_pandas(), "query-result")
 
 
@@ -163,11 +165,11 @@ def keep(sql: str, mine: dict[str, str]) -> None:
                 try:
                     saved.save(FOLDER, name, sql)
                 except (saved.NameRefused, OSError) as error:
-                    st.error(str(error))
+                    st.error(md("{}", error))
                 else:
                     st.rerun()
         if mine:
-            gone = st.selectbox("Saved", list(mine), key="delete_name")
+            gone = st.selectbox("Saved", list(mine), format_func=plain, key="delete_name")
             if st.button("Delete", key="delete") and gone:
                 saved.delete(FOLDER, gone)
                 st.rerun()
@@ -179,13 +181,13 @@ def reference() -> None:
     st.subheader("The views and their columns", anchor=False)
     views = dict(zip(columns["view"], columns["about"], strict=True))
     view = pick("View", list(views), "schema_view", default="phase_metrics")
-    st.markdown(views[view])
+    st.markdown(md("{}", views[view]))
     shown = columns.loc[columns["view"] == view, ["column", "type", "what"]]
     st.dataframe(shown, width="stretch", hide_index=True, key="schema-columns")
     with st.expander("All views"):
         for (name, about), found in columns.groupby(["view", "about"]):
-            listed = ", ".join(f"`{c.column}`" for c in rows_of(found))
-            st.markdown(f"**{name}**: {about}  \n:small[{listed}]")
+            listed = joined((md("{:code}", c.column) for c in rows_of(found)), ", ")
+            st.markdown(md("**{}**: {}  \n:small[{}]", name, about, listed))
 
 
 page()

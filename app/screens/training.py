@@ -5,6 +5,7 @@ import streamlit as st
 
 from app.components import chart, heading, nothing, table
 from app.data import load
+from app.escape import Markdown, joined, md, plain, shell
 from app.events import Search, events_of, pick_search, show_events
 from app.figures.runs import RunSeries, gap_spans, restart_steps, run_panels
 from app.figures.training import DRAWN_POINTS
@@ -25,14 +26,15 @@ def page() -> None:
     left, right = st.columns([1, 2], vertical_alignment="bottom")
     with left:
         chosen = st.multiselect(
-            "Runs", names, default=names[:1], max_selections=MOST_RUNS, key="training_runs"
-        )
+            "Runs", names, default=names[:1], max_selections=MOST_RUNS, key="training_runs",
+            format_func=plain,
+        )  # fmt: skip
     keys = {run: load("series_names", run) for run in chosen}
     options = list(dict.fromkeys(str(name) for found in keys.values() for name in found["name"]))
     with right:
         series = st.multiselect(
             "Series", options, default=[name for name in FIRST if name in options] or options[:1],
-            max_selections=MOST_PANELS, key="training_series",
+            max_selections=MOST_PANELS, key="training_series", format_func=plain,
         )  # fmt: skip
     log = st.toggle("Logarithmic", key="training_log", bind="query-params")
     search = pick_search()
@@ -66,8 +68,13 @@ def show(
             notes += said_of(f"{run}/{row.name}", history)
         if unsearched:
             notes.append(
-                f"**{run}**: not searched for spikes: {', '.join(unsearched)}. `workbench spikes "
-                f"{run}` searches loss and gradient norm, `--all` every series."
+                md(
+                    "**{}**: not searched for spikes: {}. {:code} searches loss and gradient norm, "
+                    "`--all` every series.",
+                    run,
+                    ", ".join(unsearched),
+                    f"workbench spikes {shell(run)}",
+                )
             )
     data = pd.concat(rows, ignore_index=True)
     ordered = {name: panels[name] for name in series if name in panels}
@@ -81,16 +88,20 @@ def show(
     chart(fig, data, f"training-{'-'.join(keys)}", "Logged series of training runs over the step.")
     if len(data) > DRAWN_POINTS:
         st.caption(
-            f"A line has at most {DRAWN_POINTS:,} points: the lowest and the highest value of "
-            f"{DRAWN_POINTS // 2:,} stretches, each narrower than a pixel of most screens, so that "
-            "every peak shows. The CSV holds every value, what was overridden too."
+            md(
+                "A line has at most {:,} points: the lowest and the highest value of {:,} "
+                "stretches, each narrower than a pixel of most screens, so that every peak shows. "
+                "The CSV holds every value, what was overridden too.",
+                DRAWN_POINTS,
+                DRAWN_POINTS // 2,
+            )
         )
     if notes:
-        st.caption("  \n".join(dict.fromkeys(notes)))
+        st.caption(joined(dict.fromkeys(notes)))
     show_events(search, events)
 
 
-def said_of(name: str, history: pd.DataFrame) -> list[str]:
+def said_of(name: str, history: pd.DataFrame) -> list[Markdown]:
     """Restarts, gaps and values that are not finite, a sentence each."""
     found = []
     restarts = restart_steps(history)
@@ -98,16 +109,23 @@ def said_of(name: str, history: pd.DataFrame) -> list[str]:
         again = ", ".join(f"{step:,}" for step in restarts)
         overridden = int((~history["holds"]).sum())
         found.append(
-            f"**{name}**: taken up again from step {again}; {overridden:,} values were overridden."
+            md(
+                "**{}**: taken up again from step {}; {:,} values were overridden.",
+                name,
+                again,
+                overridden,
+            )
         )
     gaps = gap_spans(history)
     if gaps:
         spans = ", ".join(f"{a + 1:,} to {b - 1:,}" for a, b in gaps[:5])
         more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
-        found.append(f"**{name}**: steps without a value: {spans}{more}.")
+        found.append(md("**{}**: steps without a value: {}{}.", name, spans, more))
     missing = int(history["value"].isna().sum())
     if missing:
-        found.append(f"**{name}**: {missing:,} values are not finite; the line breaks there.")
+        found.append(
+            md("**{}**: {:,} values are not finite; the line breaks there.", name, missing)
+        )
     return found
 
 

@@ -119,7 +119,7 @@ def visit(
     context = browser.contexts[0] if browser.contexts else browser.new_context()
     page = context.new_page()
     page.set_viewport_size(SIZE)  # type: ignore[arg-type]
-    problems = _listen(page, address)
+    problems = listen(page, address)
     try:
         page.goto(f"{address}/{path}")
         settle(page)
@@ -170,7 +170,7 @@ def _is_search(url: str) -> bool:
     return url.endswith(("/_stcore/health", "/_stcore/host-config")) and url.count("/") > 4
 
 
-def _listen(page: Page, address: str) -> list[str]:
+def listen(page: Page, address: str) -> list[str]:
     problems: list[str] = []
 
     def console(message: ConsoleMessage) -> None:

@@ -13,6 +13,7 @@ from analysis_db.store import Store
 from app.options import MAIN
 from probes.base import Measurements
 from tests.app import synthetic
+from tests.app.reading import shown
 
 SCRIPTS = (
     "overview.py", "weights.py", "activations.py", "loss.py", "benchmarks.py", "data_mix.py",
@@ -27,7 +28,7 @@ def open_page(script, suite=None):
 
 
 def said(app):
-    return " ".join(element.value for element in (*app.markdown, *app.caption, *app.info))
+    return " ".join(shown(element.value) for element in (*app.markdown, *app.caption, *app.info))
 
 
 @pytest.fixture
@@ -120,8 +121,11 @@ def test_overview_says_what_the_audit_found(full):
     app = open_page("overview.py")
     assert "**Audit of phases 1-3,5** (2026-11-24 12:00 UTC): 2 errors, 1 note." in said(app)
     table = app.table[0].value
-    assert table.index.tolist() == ["1-2", "5"]
-    assert table["finding"].tolist() == ["Phases 1-2 have the same weights.", "Stored twice."]
+    assert [shown(cell) for cell in table.index] == ["1-2", "5"]
+    assert [shown(cell) for cell in table["finding"]] == [
+        "Phases 1-2 have the same weights.",
+        "Stored twice.",
+    ]
 
 
 def test_suite_that_was_never_audited_names_the_command(full):
@@ -255,10 +259,9 @@ def test_attention_heads_can_be_told_apart(full):
 
 def test_moved_warns_before_it_shows_numbers(full):
     app = open_page("moved.py")
-    assert "22 changes between phases are few" in app.warning[0].value
-    assert "Left out, over another number of phases than most: 11 to 13, 25 to 27." in (
-        app.warning[0].value
-    )
+    warning = shown(app.warning[0].value)
+    assert "22 changes between phases are few" in warning
+    assert "Left out, over another number of phases than most: 11 to 13, 25 to 27." in warning
     table = app.dataframe[0].value
     assert {"Spearman", "Pearson", "n", "p (permutation)", "p adjusted"} <= set(table.columns)
     assert set(table["n"]) == {22}

@@ -14,6 +14,7 @@ from analysis_db.spikes import find_spikes, write_spikes
 from analysis_db.store import Store
 from app.figures.runs import broken, gap_spans, restart_steps
 from app.options import MAIN
+from tests.app.reading import shown
 
 LENGTH = 6000
 
@@ -51,7 +52,7 @@ def page(home, monkeypatch):
 
 
 def said(app):
-    return " ".join(element.value for element in app.caption)
+    return " ".join(shown(element.value) for element in app.caption)
 
 
 def figure(app):
