@@ -109,8 +109,10 @@ def _answer(
             relation = relation.limit(request["max_rows"])
         reader = relation.to_arrow_reader(BATCH)
     except duckdb.Error as error:
-        if isinstance(error, duckdb.OutOfMemoryException) or is_damage(error):
+        if isinstance(error, duckdb.OutOfMemoryException):
             raise
+        if is_damage(error):
+            raise duckdb.IOException(_told(error)[0]) from None
         # The relation is a query around the user's, so places are those of another text.
         where = _place(connection, sql, params) if kind == "SELECT" else None
         return _fail("QueryError", _told(error)[0], where)
