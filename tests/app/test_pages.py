@@ -191,7 +191,7 @@ def scoped(home, tmp_path, monkeypatch):
     Store(tmp_path / "home" / "metrics.duckdb").write_run(record, found.tables())
 
 
-def shown(app):
+def drawn_in(app):
     """The values that the lines of the page are drawn from, and the titles of its charts."""
     drawn = [json.loads(chart.proto.spec) for chart in app.get("plotly_chart")]
     return drawn, [figure["layout"]["title"]["text"] for figure in drawn]
@@ -212,10 +212,10 @@ def test_a_mean_is_drawn_without_massive_tokens_unless_the_reader_chooses(scoped
     assert scope.value == "no_massive"
     assert scope.options == ["all tokens", "without start tokens", "without massive tokens"]
     assert "the statistic without massive tokens" in said(app)
-    assert "variance_mean of residual · without massive tokens" in shown(app)[1][0]
+    assert "variance_mean of residual · without massive tokens" in drawn_in(app)[1][0]
     app.selectbox("activations_scope").select("all").run()
     assert not app.exception, app.exception
-    assert "variance_mean of residual · all tokens" in shown(app)[1][0]
+    assert "variance_mean of residual · all tokens" in drawn_in(app)[1][0]
     names = [button.proto.id for button in app.get("download_button")]
     assert any("all-tokens" in name for name in names), names
 
