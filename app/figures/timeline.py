@@ -14,7 +14,14 @@ from app.frames import rows_of
 
 STATUSES = {
     "measured": ("✓", "#0072B2", "white", "measured: every value is in the store"),
-    "failed": ("✗", "#D55E00", "white", "failed: the last run broke off"),
+    "measured, newer attempt failed": (
+        "✓!",
+        "#8A5A00",
+        "white",
+        "a newer attempt failed: the values are those of an older run",
+    ),
+    "measured, failed in part": ("✓!", "#8A5A00", "white", "measured in part: the rest failed"),
+    "failed": ("✗", "#D55E00", "white", "failed: there are no values"),
     "missing": ("○", "#FFFFFF", INK, "missing: not measured yet"),
     "absent": ("–", "#DDE2E8", MUTED, "absent: not published"),
 }
@@ -184,13 +191,16 @@ def coverage_matrix(
 ) -> go.Figure:
     """Probes x phases, each cell with the sign of its status.
 
-    ``coverage`` has the columns phase, probe, status; ``axis`` must be of the kind ``phase``.
+    ``coverage`` has the columns phase, probe, status, reason; ``axis`` must be of the kind
+    ``phase``.
     """
+    qualified = (coverage["status"] == "measured") & coverage["reason"].notna()
+    status_of = coverage["status"].where(~qualified, "measured, " + coverage["reason"].fillna(""))
     probes = sorted(coverage["probe"].unique(), reverse=True)
     fig = figure(title, subtitle, height=150 + 40 * len(probes))
     hover = dict(zip(axis.phases, axis.hover(), strict=True))
     for status, (sign, fill, ink, meaning) in STATUSES.items():
-        cells = coverage[coverage["status"] == status]
+        cells = coverage[status_of == status]
         fig.add_trace(
             go.Scatter(
                 x=cells["phase"].tolist(),

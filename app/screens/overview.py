@@ -105,7 +105,11 @@ def next_steps(name: str, table_of_phases: pd.DataFrame, coverage: pd.DataFrame)
     if coverage.empty:
         st.markdown("**No probe has been run yet.**")
         st.code(f"workbench probe {shell(name)}", language="bash")
-    elif not away and open_work.empty:
+    stale = coverage[(coverage["status"] == "measured") & coverage["reason"].notna()]
+    for (probe, reason), rows in stale.groupby(["probe", "reason"]):
+        which = phases(rows["phase"].tolist())
+        st.markdown(md("**{}: phase {}: measured, {}.**", probe, which, reason))
+    if not coverage.empty and not away and open_work.empty and stale.empty:
         st.success("Every published checkpoint has been measured by every probe: nothing is open.")
     failed = load("failures", name)
     if not failed.empty:

@@ -197,12 +197,17 @@ def test_time_line_marks_what_the_audit_found(phases):
 
 
 def test_coverage_signs_differ_by_more_than_colour(axis):
-    statuses = ["measured", "failed", "missing", "absent"]
-    coverage = pd.DataFrame({"phase": [1, 2, 3, 26], "probe": "loss", "status": statuses})
+    statuses = ["measured", "failed", "missing", "absent", "measured"]
+    reasons = [None, "ValueError", None, "no checkpoint was published", "newer attempt failed"]
+    coverage = pd.DataFrame(
+        {"phase": [1, 2, 3, 26, 4], "probe": "loss", "status": statuses, "reason": reasons}
+    )
     fig = coverage_matrix(coverage, axis, title="", subtitle="")
-    assert len({trace.text[0] for trace in fig.data}) == 4
-    assert [list(trace.x) for trace in fig.data] == [[1], [2], [3], [26]]
-    assert all(trace.showlegend for trace in fig.data)
+    drawn = [trace for trace in fig.data if trace.x]
+    assert len({trace.text[0] for trace in drawn}) == 5
+    assert [list(trace.x) for trace in drawn] == [[1], [4], [2], [3], [26]]
+    assert all(trace.showlegend for trace in drawn)
+    assert "a newer attempt failed" in drawn[1].hovertext[0]
 
 
 def test_mix_bars_put_two_runs_side_by_side(axis):

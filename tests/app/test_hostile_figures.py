@@ -53,7 +53,9 @@ MIX = pd.DataFrame(
      "tokens_b": [1.0] * 3, "share": [1.0] * 3}
 )  # fmt: skip
 FINDINGS = pd.DataFrame({"phase": [1], "severity": ["error"], "message": [name("finding")]})
-COVERAGE = pd.DataFrame({"phase": [1, 3], "probe": [name("probe")] * 2, "status": "measured"})
+COVERAGE = pd.DataFrame(
+    {"phase": [1, 3], "probe": [name("probe")] * 2, "status": "measured", "reason": [None, None]}
+)
 CHANGES = PAIRS.assign(metric_change=0.1, companion_change=0.2)
 WINDOWS = pd.DataFrame(
     {"phase": [1], "label": [name("label1")], "low": [1], "high": [15], "nll": [1.0],
