@@ -8,6 +8,7 @@ import streamlit as st
 from analysis_db.detectors import DETECTORS
 from app.components import pick, table
 from app.data import load
+from app.escape import md
 
 STORED = "as stored"
 COLUMNS = [
@@ -75,8 +76,11 @@ def show_events(search: Search | None, events: list[pd.DataFrame]) -> None:
     st.subheader("Events, most severe first", anchor=False)
     if search is None:
         st.caption(
-            f"Those that `workbench spikes` stored: {_settings_of(events)}. `--window` and "
-            "`--threshold` search with others."
+            md(
+                "Those that `workbench spikes` stored: {}. `--window` and `--threshold` search "
+                "with others.",
+                _settings_of(events),
+            )
         )
     else:
         options = (
@@ -84,8 +88,14 @@ def show_events(search: Search | None, events: list[pd.DataFrame]) -> None:
             f"--threshold {search.threshold:g}"
         )
         st.caption(
-            f"Found now by {search.detector}, window {search.window:,} values, threshold "
-            f"{search.threshold:g}; not stored. `workbench spikes RUN {options}` stores them."
+            md(
+                "Found now by {}, window {:,} values, threshold {:g}; not stored. {:code} stores "
+                "them.",
+                search.detector,
+                search.window,
+                search.threshold,
+                f"workbench spikes RUN {options}",
+            )
         )
     filled = [frame for frame in events if not frame.empty]
     if not filled:

@@ -112,7 +112,7 @@ def refusal(limit: Limit) -> str:
 def limited(limit: Limit, place: DeltaGenerator) -> int:
     """The field of a limit, which the page's address sets and holds."""
     return place.number_input(
-        limit.label, 1, limit.largest, limit.default, key=limit.key, bind="query-params"
+        md("{}", limit.label), 1, limit.largest, limit.default, key=limit.key, bind="query-params"
     )
 
 
