@@ -220,7 +220,7 @@ def _told(error: Exception) -> tuple[str, tuple[int, int] | None]:
     """What DuckDB says, and the place in the query: (offset, length) in bytes."""
     kind, _, said = str(error).partition(": ")
     try:
-        told = json.loads(said)
+        told = json.loads(str(error)[str(error).index("{") :])  # errors of damage have no kind
     except ValueError:
         told = {"exception_message": said or kind}
     where = json.loads(told["location"]) if "location" in told else None
