@@ -28,7 +28,7 @@ DAMAGE = {
     OF_ALPHA: [(ALPHA, nan, slice(1))],
     COPY: [(UP, nan, slice(3, 6))],
     HEAD: [(Q, nan, slice(2))],
-    TOKEN: [(EMBED, nan, slice(48 * 500, 48 * 500 + 2))],
+    TOKEN: [(name, nan, slice(24_000, 24_002)) for name in (EMBED, "lm_head.weight")],
 }
 SETTINGS = (
     "loss.bytes_per_domain=1500",
