@@ -14,7 +14,7 @@ SHOWN = {
     "": "title about licence finding check probe error| stage probe",
     "training": "log| log run series",
     "weights": "source formula unit reason| unit module",
-    "changes": "source label2 label3 formula unit| unit module",
+    "changes": "source label2 label3 formula unit| unit",
     "activations": "formula unit| module",
     "loss": "formula| domain layered layered module unit",
     "benchmarks": "task warning| task score bench",
@@ -43,12 +43,13 @@ def browser():
 @pytest.fixture
 def page(browser, address):
     """A page that fails the test for every foreign request, dialog and error of the console."""
-    page = browser.new_page(viewport={"width": 1400, "height": 1000})
+    context = browser.new_context(viewport={"width": 1400, "height": 1000})
+    page = context.new_page()
     problems = listen(page, address)
     page.on("dialog", lambda dialog: problems.append(f"dialog: {dialog.message}"))
     yield page
     found = list(problems)
-    page.close()
+    context.close()
     assert not found, found
 
 
@@ -62,19 +63,24 @@ def figure_texts(page):
     return spaced(" ".join(texts))
 
 
+# Where some points of each trace lie, from the corner of their figure.
+POINTS = """figure => figure.calcdata.flatMap(trace => {
+    const of = figure._fullLayout, {xaxis = 'x', yaxis = 'y'} = trace[0].trace;
+    const axis = id => of[id[0] + 'axis' + id.slice(1)], x = axis(xaxis), y = axis(yaxis);
+    const kept = trace.filter(point => isFinite(point.x) && isFinite(point.y));
+    return [0, 1, kept.length >> 1, kept.length - 1].filter(i => kept[i]).map(i => [
+        x._offset + x.c2p(kept[i].x), y._offset + y.c2p(kept[i].y)]);
+})"""
+
+
 def hover(page):
     """The texts that appear where the mouse passes over the figures."""
     found = []
     for chart in page.locator(".js-plotly-plot").all():
-        chart.scroll_into_view_if_needed()
-        for area in chart.locator(".nsewdrag").all()[:1]:
-            box = area.bounding_box()
-            for across in (0.12, 0.16, 0.38, 0.5, 0.62, 0.84):
-                for down in (0.25, 0.5, 0.75):
-                    x, y = box["x"] + across * box["width"], box["y"] + down * box["height"]
-                    page.mouse.move(x, y)
-                    page.wait_for_timeout(30)
-                    found += chart.locator(".hoverlayer text").all_text_contents()
+        for x, y in chart.evaluate(POINTS):
+            chart.hover(position={"x": x, "y": y + 2}, force=True)
+            page.wait_for_timeout(60)
+            found += chart.locator(".hoverlayer text").all_text_contents()
     return spaced(" ".join(found))
 
 
