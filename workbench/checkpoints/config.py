@@ -40,7 +40,7 @@ def _unreadable(config: Mapping[str, Any], why: Exception, what: str) -> Checkpo
 
 def overridden(stored: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """The config that is in force: overrides applied, what could choose code or kernels dropped."""
-    dropped = ("auto_map", "_attn_implementation", "attn_implementation")
+    dropped = ("auto_map", "_attn_implementation", "attn_implementation", "transformers_weights")
     config = {key: value for key, value in stored.items() if key not in dropped}
     config |= overrides
     if "rope_theta" in overrides and isinstance(config.get("rope_parameters"), dict):

@@ -121,6 +121,10 @@ def weight_files(storage: Storage, single: str, what: str) -> dict[str, set[str]
             raise CheckpointError(f"{what}: {index} has no weight_map; {storage.remedy}.")
         if foreign := foreign_shard(weight_map, single):
             raise CheckpointError(f"{what}: {foreign}; {storage.remedy}.")
+        if single == PICKLED and storage.has(single) and single not in weight_map.values():
+            raise CheckpointError(  # transformers would load the single file, other probes not
+                f"{what} has {single} and {index}, which names other files; remove one of the two."
+            )
         for tensor, name in weight_map.items():
             found.setdefault(name, set()).add(tensor)
     else:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from workbench.checkpoints.files import SAFETENSORS
 from workbench.errors import CheckpointError
 from workbench.text import first_line
 
@@ -17,11 +18,16 @@ def load_model(folder: Path, config: Mapping[str, Any], *, device: str, dtype: s
 
     import workbench.models  # noqa: F401  registers yulanmini and miniyulan
 
+    index = f"{SAFETENSORS}.index.json"
     config_class = transformers.AutoConfig.for_model(config["model_type"]).__class__
+    own = config_class.from_dict(dict(config))
+    if (folder / index).is_file():
+        # Beside an index, transformers would prefer a single file, which no other probe reads.
+        own.transformers_weights = index
     with _silent_transformers():
         model: Any = transformers.AutoModelForCausalLM.from_pretrained(
             folder,
-            config=config_class.from_dict(dict(config)),
+            config=own,
             dtype=getattr(torch, dtype),
             attn_implementation="sdpa",
             local_files_only=True,

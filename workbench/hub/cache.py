@@ -77,8 +77,9 @@ class Snapshot:
         name of the file's blob, which ``hashes.Verification`` compares with the content; outside
         of a cache it is computed here.
         """
-        names = sorted(path.name for path in self.path.iterdir() if path.is_file())
-        return {name: self._content_address(name) for name in wanted(names)}
+        names = wanted(sorted(path.name for path in self.path.iterdir() if path.is_file()))
+        shards = _named_shards(self.path) - set(names)  # outside of the Hub, of any name
+        return {name: self._content_address(name) for name in [*names, *sorted(shards)]}
 
     @cached_property
     def optimizer(self) -> dict[str, str]:
@@ -173,6 +174,16 @@ def flaw_in(folder: Path) -> str | None:
         if (folder / single).is_file():
             return None
     return None
+
+
+def _named_shards(folder: Path) -> set[str]:
+    """The weight files that the indexes of a folder name."""
+    names: set[str] = set()
+    for single in FORMS:
+        index = folder / f"{single}.index.json"
+        if index.is_file() and not isinstance(shards := _shards(index, single), str):
+            names |= shards
+    return {name for name in names if (folder / name).is_file()}
 
 
 def _shards(index: Path, single: str) -> set[str] | str:

@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import workbench.checkpoints.files as files
@@ -319,3 +320,36 @@ def test_nothing_measured_is_not_nothing_left(home):
     said = call(home, *WEIGHTS, expect=1)
     assert "Nothing could be measured." in said
     assert "Nothing was left" not in said
+
+
+def test_all_probes_read_the_files_that_an_index_names(tmp_path):
+    """Beside model.safetensors, and under any name: content and values are those of the shards."""
+    home = Home(tmp_path / "home")
+    folder = write_yulan(tmp_path / "run", seed=1)
+    other = write_yulan(tmp_path / "other", seed=2)
+    tensors = load_file(other / "model.safetensors")
+    save_file(tensors, folder / "part.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "part.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "config.json").write_text(
+        json.dumps(
+            json.loads((folder / "config.json").read_text())
+            | {"transformers_weights": "model.safetensors"}
+        )
+    )
+    home.suites.mkdir(parents=True)
+    (home.suites / "own.toml").write_text(
+        f'title = "Own"\n[[phases]]\nfolder = "{folder}"\n[[phases]]\nfolder = "{other}"\n'
+    )
+    call(home, "probe", "own", "--probes", "weights,loss")
+    values = query(
+        home,
+        "SELECT phase, probe, count(value) AS n, sum(value) AS total FROM phase_metrics "
+        "GROUP BY ALL ORDER BY probe, phase",
+    )
+    for first, second in zip(values[::2], values[1::2], strict=True):
+        assert (first["n"], first["total"]) == (second["n"], second["total"])
+    (run, *_) = query(home, "SELECT file_hashes FROM runs WHERE phase = 1")
+    assert "part.safetensors" in json.loads(run["file_hashes"])
+    flip(folder / "part.safetensors")
+    assert "2 measured; 2 measured before" in call(home, "probe", "own", "--probes", "weights,loss")
