@@ -266,3 +266,28 @@ def test_cka_of_phases_on_the_same_tokens(store):
     reasons = store.table("SELECT phase_b, reason FROM pair_runs WHERE reason IS NOT NULL")
     assert set(reasons["phase_b"].to_pylist()) == {3}
     assert "not of the same tokens" in reasons["reason"][0].as_py()
+
+
+@pytest.mark.parametrize("broken", ["empty", "nan"])
+def test_a_site_that_is_not_finite_has_no_cka_and_a_reason(store, broken):
+    notes = json.dumps({"token_set_sha256": "t"})
+    for phase in (1, 2, 3):
+        tables = grams(phase, 0.3)
+        if phase == 2:
+            rows = tables["sketches"].to_pylist()
+            lost = [] if broken == "empty" else [float("nan")] * len(rows[1]["values"])
+            rows[1] |= {"values": lost, "norm": 0.0}
+            schema = tables["sketches"].schema
+            tables = {"sketches": pairs.pa.Table.from_pylist(rows, schema=schema)}
+        record = run(f"act {phase}", phase=phase, probe="activations", minutes=phase, notes=notes)
+        store.write_run(record, tables)
+    pairs.update_activations(store, "s", code_version="1")
+    assert set(values(store, "cka", 1, 3)) == {("residual", 0), ("residual", 1)}
+    assert set(values(store, "cka", 1, 2)) == {("residual", 0)}
+    rows = store.table("SELECT phase_a, phase_b, reason FROM pair_runs").to_pylist()
+    why = "1 sites have no CKA: at 1 (residual of layer 1 first) the activations of the {} phase "
+    assert {(r["phase_a"], r["phase_b"]): r["reason"] for r in rows} == {
+        (1, 2): why.format("later") + "have NaN or Inf.",
+        (2, 3): why.format("earlier") + "have NaN or Inf.",
+        (1, 3): None,
+    }
