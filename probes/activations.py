@@ -20,7 +20,7 @@ from probes.activation_statistics import (
 )
 from probes.base import SCOPES, Measurements, Measuring, Probe, ProbedCheckpoint, Scope
 from probes.batches import with_batch_size
-from probes.not_finite import Place, reason, warning
+from probes.finite import Place, site_reason, warning
 from probes.sites import (
     EMBED,
     FINAL_NORM,
@@ -217,7 +217,7 @@ class ActivationReading:
         found = Measurements()
         problems = self.problems
         first = next(iter(problems), None)
-        reasons = {here: reason(told, here, first) for here, told in problems.items() if first}
+        reasons = {here: site_reason(told, here, first) for here, told in problems.items() if first}
 
         def add(values: Values, of: Place, scope: Scope = "all", under: str | None = None) -> None:
             if of in reasons:
@@ -271,7 +271,7 @@ class ActivationReading:
         values = lens.values()
         problem, first = self._logits.problem(), self.first_problem
         if problem is not None and first is not None:
-            return dict.fromkeys(LENS_METRICS, reason(problem, _LOGITS, first))
+            return dict.fromkeys(LENS_METRICS, site_reason(problem, _LOGITS, first))
         return values
 
     def add_sketches(self, found: Measurements) -> None:

@@ -8,7 +8,7 @@ import torch
 from probes.attention_statistics import AttentionStatistics
 from probes.base import Measurements, Measuring, Metric, Probe, ProbedCheckpoint
 from probes.batches import with_batch_size
-from probes.not_finite import Place, reason, warning
+from probes.finite import Place, site_reason, warning
 from probes.sites import (
     FUSED,
     KEYS,
@@ -114,7 +114,7 @@ def measurements(statistics: list[AttentionStatistics]) -> tuple[Measurements, P
             for head, value in enumerate(per_head):
                 if isinstance(value, str):
                     assert first is not None
-                    number, told = None, reason(value, here, first)
+                    number, told = None, site_reason(value, here, first)
                 else:
                     number, told = value, None
                 found.add(metric, number, layer=layer, module="attention", head=head, reason=told)

@@ -1,4 +1,4 @@
-"""Counts of the elements of a tensor that are NaN or infinite, and the reason that they state."""
+"""NaN and infinite numbers of a checkpoint: counts, and the reasons and warnings they cause."""
 
 import math
 from dataclasses import dataclass
@@ -34,3 +34,32 @@ def not_finite(tensor: torch.Tensor) -> NotFinite:
 def scale_reason(scale: float) -> str | None:
     """Why a tensor times ``scale`` has no statistics; None for a finite scale."""
     return None if math.isfinite(scale) else f"the scale is {scale}"
+
+
+Place = tuple[str, int | None]
+"""A site and its layer."""
+
+
+def place_name(place: Place) -> str:
+    site, layer = place
+    return site if layer is None else f"{site} of layer {layer}"
+
+
+def site_reason(problem: str, here: Place, first: Place) -> str:
+    """Why a site has no value: what is not finite there, and where that began."""
+    if here == first:
+        return f"not finite: {problem}"
+    return f"not finite: {problem}; the first site that is not finite is {place_name(first)}"
+
+
+def warning(model: torch.nn.Module, what: str, first: Place) -> str:
+    """The warning of a run: ``what`` is not finite from ``first`` on, and which weights are not."""
+    wrong = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    cause = "every weight is finite"
+    if wrong:
+        others = f" and {len(wrong) - 1} other weights" if len(wrong) > 1 else ""
+        cause = f"NaN or Inf in {wrong[0]}{others}"
+    return (
+        f"{what} are not finite from {place_name(first)} on, and the values there are missing with "
+        f"a reason: {cause}"
+    )

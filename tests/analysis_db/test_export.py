@@ -31,7 +31,7 @@ def tables(store):
 
 
 def test_a_view_to_parquet_is_the_view(filled, tmp_path):
-    out = tmp_path / "new" / "values.parquet"
+    out = tmp_path / "values.parquet"
     assert export_query(filled, "phase_metrics", out) == 2
     written, asked = parquet.read_table(out), filled.table("FROM phase_metrics")
     assert written.cast(asked.schema).equals(asked)

@@ -11,6 +11,7 @@ from streamlit.testing.v1 import AppTest
 
 from analysis_db import Store
 from app.options import MAIN
+from tests.app.reading import shown
 from tests.e2e.command import workbench
 from tests.fixtures.tiny_checkpoint import write_yulan
 from workbench.checkpoints import Checkpoint
@@ -122,7 +123,7 @@ def test_the_generic_page_shows_it(measured, monkeypatch):
     assert app.selectbox("any_sign_balance_metric").value == "positive_share"
     app.selectbox("any_sign_balance_module").select("down_proj").run()
     assert not app.exception
-    said = " ".join(element.value for element in app.markdown)
+    said = " ".join(shown(element.value) for element in app.markdown)
     assert "**positive_share** [fraction] = `#(w > t) / #(|w| > t)`" in said
 
 
