@@ -21,10 +21,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from workbench.hub.audit import Audit, audit_phases
-from workbench.hub.audit.facts import spans
 from workbench.hub.server import LocalHub
 from workbench.settings import Home
 from workbench.suites import load_suite
+from workbench.text import spans
 
 WEIGHTS, PICKLED, CONFIG = "model.safetensors", "pytorch_model.bin", "config.json"
 SHARDS = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")

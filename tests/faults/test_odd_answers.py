@@ -319,7 +319,7 @@ def test_a_folder_whose_index_leads_elsewhere(single: str, tmp_path: Path) -> No
         (("probe", "mine", "--probes", "weights"), 1),
         (("status", "mine"), 0),
         (("compare", "mine", "1", "2"), 2),
-        (("convert", "2", str(tmp_path / "out"), "--suite", "mine"), 2),
+        (("convert", "2", str(tmp_path / "out"), "--to", "llama", "--suite", "mine"), 2),
     ):
         done = subprocess.run(
             [WORKBENCH, *words], env=environment(home), capture_output=True, text=True, check=False

@@ -47,7 +47,7 @@ MATRICES = {
         "gram-float64",
     ),
     "twin columns": (twins, "gram-float64"),
-    "power law": (lambda: with_values(torch.arange(1, R + 1) ** -0.5), "gram-float32"),
+    "power law": (lambda: with_values(torch.arange(1, R + 1) ** -0.3), "gram-float32"),
     "badly conditioned": (lambda: with_values(fall(-2.5)), "gram-float64"),
     "square": (lambda: noise(R, R), "gram-float64"),
 }

@@ -16,7 +16,7 @@ from workbench.errors import UsageError
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("WORKBENCH_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr("workbench.cli.output.console.width", 160)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

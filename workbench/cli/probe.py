@@ -199,8 +199,9 @@ def failures(suite: SuiteName = "demo", as_json: Json = False) -> None:
         return
     for row in rows:
         what = f"{row['probe']} {row['part']}".rstrip()
-        older = ", values of an older run are shown" if row["measured"] else ""
-        console.rule(f"phase {row['phase']}, {what}, {row['started_at']}{older}")
+        console.rule(f"phase {row['phase']}, {what}, {row['started_at']}")
+        if row["measured"]:
+            console.print("The values of an older run are shown.")
         console.print(row["error"], highlight=False)
     console.print(f"{len(rows)} failed." if rows else "No job has failed.")
 

@@ -48,7 +48,7 @@ def home(pulled, tmp_path):
 
 def call(home, *words, expect=0):
     """What a command prints, its lines joined; the standard output alone of one with --json."""
-    done = CliRunner().invoke(app, words, env={"WORKBENCH_HOME": str(home.root), "COLUMNS": "500"})
+    done = CliRunner().invoke(app, words, env={"WORKBENCH_HOME": str(home.root)})
     assert done.exit_code == expect, (done.output, done.exception)
     return done.stdout if "--json" in words else " ".join(done.output.split())
 
