@@ -94,7 +94,7 @@ def see(stage: Stage, case: Case, cache: Path) -> Seen:
 
 
 REFUSED = r"the Hub refused \(.*\): "
-CUT = r"was cut off again and again \(.*\): pull again, it goes on where it was"
+CUT = r"kept disconnecting \(.*\): pull again to resume"
 UNREACHED = r"the Hub cannot be reached \(.*\): check the network and HF_ENDPOINT"
 NO_HUB = r"what answered is not a Hub \(.*\): check the network and HF_ENDPOINT"
 DAMAGED = rf"{BIG} arrived damaged twice .* pull again"

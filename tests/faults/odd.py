@@ -126,11 +126,11 @@ LISTINGS: dict[str, Odd] = {
     ),
     "deep-tree": Odd(NO_HUB % "no JSON came: it is nested too deeply", tree=json_body(DEEP)),
     "next-is-here": Odd(
-        NO_HUB % "its list goes on where it was before",
+        NO_HUB % "its next page is one it has sent before",
         tree=linked(lambda at: f'<{at.replace("&cursor=x", "")}>; rel="next"', cut=False),
     ),
     "next-is-empty": Odd(
-        NO_HUB % "its list goes on where it was before",
+        NO_HUB % "its next page is one it has sent before",
         tree=linked(lambda at: '<>; rel="next"', cut=False),
     ),
     "next-for-ever": Odd(
@@ -138,7 +138,7 @@ LISTINGS: dict[str, Odd] = {
         tree=linked(lambda at: f'<{at}>; rel="next"', cut=False),
     ),
     "next-by-tls": Odd(
-        NO_HUB % "its list goes on at ",
+        NO_HUB % "its next page is at ",
         tree=linked(lambda at: f'<https://127.0.0.1{at}>; rel="next"'),
     ),
     "next-is-no-address": Odd(

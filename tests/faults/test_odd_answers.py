@@ -161,14 +161,14 @@ def test_the_token_stays_with_the_endpoint(tmp_path: Path) -> None:
             "no-scheme": f"//localhost:{other.port}",
         }
         odd = {
-            name: Odd("its list goes on at", tree=linked(_next_at(at))) for name, at in away.items()
+            name: Odd("its next page is at", tree=linked(_next_at(at))) for name, at in away.items()
         }
         with serve(tmp_path, odd) as odds:
             done = command(odds, "pull", "odd", "--json", HF_TOKEN=token)
         rows = {row["phase"]: row for row in json.loads(done.stdout)}
         assert rows[1]["status"] == "on disk"
         for name in odd:
-            assert "its list goes on at" in rows[odds.phase(name)]["message"]
+            assert "its next page is at" in rows[odds.phase(name)]["message"]
         assert other.requests == []
     assert {r.headers.get("authorization") for r in odds.hub.requests} == {f"Bearer {token}"}
 

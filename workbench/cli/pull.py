@@ -48,10 +48,10 @@ def pull(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Fetch the checkpoints of a suite into the Hub cache; a phase that fails stops no other.
+    """Fetch the checkpoints of a suite into the Hub cache; a failed phase does not stop the others.
 
-    Every file is checked by its hash, those that are cached as well, and a pull that was stopped
-    goes on where it was.
+    Every file is checked by its hash, cached ones too. A damaged file is fetched again. An
+    interrupted pull is resumed.
     """
     from workbench.downloads import pull_suite
     from workbench.settings import Home

@@ -51,9 +51,9 @@ def ask_pages(
     left = LONGEST
     while url:
         if _origin(url) != home:
-            raise OddAnswer(f"its list goes on at {printable(urlsplit(url).netloc)!r}")
+            raise OddAnswer(f"its next page is at {printable(urlsplit(url).netloc)!r}")
         if url in seen:
-            raise OddAnswer("its list goes on where it was before")
+            raise OddAnswer("its next page is one it has sent before")
         if len(seen) == PAGES:
             raise OddAnswer(f"its list has more than {PAGES:,} pages")
         seen.add(url)

@@ -115,8 +115,8 @@ def classify(error: Exception, repo_id: str, revision: str, again: str) -> Failu
                 f"{again}, or set HF_ENDPOINT to another mirror",
             )
         case FileFault():
-            reason = f"{error.name} was cut off again and again ({first_line(error.fault)})"
-            return Failure("cut", reason, f"{again}, it goes on where it was")
+            reason = f"{error.name} kept disconnecting ({first_line(error.fault)})"
+            return Failure("cut", reason, f"{again} to resume")
         case OddAnswer() | httpx.InvalidURL():
             return Failure("odd", f"what answered is not a Hub ({first_line(error)})", network)
         case NoRanges():
