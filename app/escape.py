@@ -38,7 +38,7 @@ def plain(text: object) -> str:
     """The text on one line, with invisible characters written as ``\\u202e``.
 
     Control characters, those that change the direction of writing, and lone surrogates would hide
-    or reorder what stands beside them.
+    or reorder the text around them.
     """
     return "".join(map(_visible, _SPACE.sub(" ", str(text)))).strip()
 

@@ -29,7 +29,7 @@ def identity_at(path: Path, home: Home) -> str:
 
 
 def is_standing(identity: str) -> bool:
-    """Whether the suite is found by its name alone: in the catalogue or in the home's suites."""
+    """Whether the name alone identifies the suite: it is in the catalogue or the home's suites."""
     return identity == SHIPPED or Path(identity).parent == Path(_IN_HOME, "suites")
 
 

@@ -167,7 +167,7 @@ def test_runs_on_bytes_that_were_never_verified_are_marked(home):
 
 
 def test_rot_after_verification_marks_the_runs_since(home):
-    """A bit that flips without a trace in the file's times is found by the next pull."""
+    """The next pull detects a flipped bit that left the file's times unchanged."""
     call(home, *WEIGHTS)
     state = hashes.file_state(weights_of(home, "two"))
     flip(weights_of(home, "two"))
